@@ -104,7 +104,8 @@ class Source(Section):
     """Path, glob or URL of Parquet or CSV files, or a SQL table: `postgresql://…::schema.table`,
     `duckdb:///file.db::table`. `${NAME}` is replaced from the environment, so that no password stands in the file."""
     key: str | tuple[str, ...]
-    """The column, or columns, that name a row for life; unique."""
+    """The column, or columns, that name a row for life; unique. Of several, those that are also `nullable` columns may be
+    missing, as long as one is there."""
     time: str | None = None
     """The column that says when the row happened: a timestamp, ISO text, or seconds since 1970."""
     outcomes: bool = False

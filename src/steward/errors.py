@@ -113,6 +113,10 @@ class NotEnoughSealedRows(StewardError):
     """Too few sealed test rows to decide anything; `missing` labelled rows are needed. Raised before training."""
 
 
+class RolesFixed(StewardError):
+    """The split was changed after sealed rows were opened, so that rows that models learned from would become test rows."""
+
+
 class OpeningRefused(StewardError):
     """These sealed rows were opened, or are being opened, by another challenger."""
 

@@ -118,6 +118,8 @@ class Roles(Record):
     snapshot: Reference
     fingerprint: str
     by: str
+    split: dict[str, Any] = {}
+    """`split` of the model file."""
     file: File
     rows: dict[str, int]
     """Rows per role: train, validation, test."""
@@ -141,6 +143,8 @@ class Trial(Value):
     """Log loss or root mean squared error on the rows that choose; None if it failed or was pruned."""
     seconds: float
     state: Literal["complete", "pruned", "failed"]
+    stages: tuple[int, ...] = ()
+    """Per fold that it reached, the rounds, epochs or trees that were trained; 1 where there are no such stages."""
 
 
 class Candidate(Record):
@@ -161,7 +165,7 @@ class Candidate(Record):
     search_seconds: float = 0
     fit_seconds: float = 0
     latency_us: float = 0
-    """Median time of one prediction through the pipeline."""
+    """Time of one prediction through the pipeline: the fastest of some calls."""
     bytes: int = 0
     """Size of the skops artifact."""
     interpretability: int = 0
@@ -332,7 +336,8 @@ class Promotion(Record):
     model: str
     verdict: Reference
     version: int
-    alias: Literal["champion", "challenger"]
+    alias: Literal["champion", "challenger"] | None
+    """What the version is now; None for a rejected one, which is registered as evidence only."""
     champion: int | None
     """The version that serves now."""
     previous: int | None
@@ -349,3 +354,5 @@ class Card(Record):
     file: File
     path: str
     """Where a person opens it."""
+    run_id: str | None = None
+    """The MLflow run that keeps a copy."""
