@@ -1,0 +1,536 @@
+"""Search for a candidate's best setting: on validation rows or by cross-validation, seeded and repeatable.
+
+The search minimises log loss, or root mean squared error, whatever metric the selection reports later: it tells settings
+apart on fewer rows. Trials are counted, never timed, so that the same seed leads to the same trials.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from math import ceil
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+from sklearn.pipeline import Pipeline
+
+from steward.config import ModelFile
+from steward.core.estimators import Space, align, build, family, fit, labels, steady
+from steward.core.features import Encoder
+from steward.errors import CandidateFailed
+from steward.records import Trial
+
+SMALLEST_PROBABILITY = 1e-7
+PRUNE_AFTER_TRIALS = 3
+PRUNE_AFTER_TRIALS_IN_FOLDS = 1
+"""With folds one finished setting is enough to compare with: it is known on all rows, and the next one costs as much."""
+PRUNE_AFTER_EPOCHS = 4
+RACE_ERRORS = 0.5
+FOLD_STEP = 10_000
+"""Rounds and epochs of the first fold are steps 0, 1, …; whole folds are steps from here on."""
+EPOCHS_PATIENCE = 6
+PROGRESS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
+"""Rounds times learning rate of gradient boosting at which a hopeless setting is given up."""
+ENSEMBLE_MEMBERS = 40
+ENSEMBLE_GAIN = 1e-4
+
+Values = NDArray[Any]
+Split = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Positions of the rows to fit on, and of the rows that choose."""
+Report = Callable[[int, float], None]
+"""Takes a step and the loss so far; ends a hopeless trial by raising optuna.TrialPruned."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes
+    ----------
+    params : best setting, with the rounds or epochs that early stopping found.
+    loss : log loss or root mean squared error of `predictions`.
+    predictions : of the best setting on the rows that choose: the validation rows, or out-of-fold on train rows
+        followed by validation rows. Shape (n, classes) or (n,).
+    fit_seconds : of the best setting on one set of fit rows, preparation included.
+    """
+
+    params: dict[str, Any]
+    loss: float
+    trials: tuple[Trial, ...]
+    predictions: Values
+    chosen_on: Literal["validation", "cross_validation"]
+    search_seconds: float
+    fit_seconds: float
+
+
+def search(
+    model: ModelFile,
+    candidate: str,
+    train_frame: pd.DataFrame,
+    train_truth: Values,
+    validation_frame: pd.DataFrame,
+    validation_truth: Values,
+    *,
+    groups: Values | None = None,
+    seed: int,
+    threads: int,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> SearchResult:
+    """Try `model.search.trials` settings of a candidate, known good ones first, the rest proposed by Optuna's TPE.
+
+    Parameters
+    ----------
+    groups : of train rows followed by validation rows; the rows of a group stay in one fold.
+    on_trial : called after each setting.
+
+    Raises
+    ------
+    CandidateFailed : every setting failed; carries the first failure.
+    """
+    tried = Search(
+        model,
+        candidate,
+        train_frame,
+        train_truth,
+        validation_frame,
+        validation_truth,
+        groups=groups,
+        seed=seed,
+        threads=threads,
+    )
+    for _ in range(model.search.trials):
+        trial = tried.try_next()
+        if on_trial:
+            on_trial(trial)
+    return tried.result()
+
+
+def refit(
+    model: ModelFile,
+    candidate: str,
+    params: Mapping[str, Any],
+    frame: pd.DataFrame,
+    truth: Values,
+    *,
+    seed: int,
+    threads: int,
+) -> Pipeline:
+    """The candidate's pipeline trained on these rows; raises CandidateFailed with the estimator's own reason."""
+    try:
+        return fit(build(model, candidate, params, seed=seed, threads=threads), frame, truth, threads=threads)
+    except (ValueError, TypeError, ArithmeticError) as problem:
+        raise CandidateFailed(f"{candidate} cannot be trained", got=_reason(problem)) from problem
+
+
+def folds(
+    model: ModelFile, truth: Values, train_rows: int, *, groups: Values | None = None, seed: int
+) -> tuple[Split, ...]:
+    """Which rows fit and which choose; the same for every candidate.
+
+    One split into train and validation rows, or seeded folds under `search.cross_validate_below` rows: stratified,
+    never dividing a group. Rows split by time are not folded, since a fold would learn from the future.
+
+    Parameters
+    ----------
+    truth : of train rows followed by validation rows.
+    """
+    positions = np.arange(len(truth))
+    one: tuple[Split, ...] = ((positions[:train_rows], positions[train_rows:]),)
+    if model.split.by == "time" or len(truth) >= model.search.cross_validate_below:
+        return one
+    units = len(truth) if groups is None else len(np.unique(groups))
+    count = min(model.search.folds, units)
+    if count < 2:  # noqa: PLR2004 - one group cannot be divided
+        return one
+    classify = model.task == "classification"
+    stratify = classify and bool(np.unique(labels(truth), return_counts=True)[1].max() >= count)
+    splitter = _splitter(stratified=stratify, grouped=groups is not None, count=count, seed=seed)
+    with steady(1):
+        return tuple(splitter.split(positions, labels(truth), groups))
+
+
+def greedy_weights(
+    predictions: Mapping[str, Values],
+    truth: Values,
+    classes: Sequence[str] = (),
+    *,
+    limit: int = ENSEMBLE_MEMBERS,
+    gain: float = ENSEMBLE_GAIN,
+) -> dict[str, float]:
+    """Weights of an ensemble by greedy selection with replacement, starting from the best candidate.
+
+    Caruana et al., Ensemble selection from libraries of models, 2004.
+
+    Parameters
+    ----------
+    predictions : per candidate, on the same rows.
+    gain : stop when the best addition lowers the loss by a smaller share of it.
+
+    Examples
+    --------
+    >>> truth = np.array([1.0, 2.0, 3.0])
+    >>> greedy_weights({"low": truth - 1, "high": truth + 1, "wild": truth * 9}, truth)
+    {'high': 0.5, 'low': 0.5}
+    """
+    losses = {name: loss_of(values, truth, classes) for name, values in predictions.items()}
+    chosen = [min(losses, key=lambda name: (losses[name], name))]
+    lowest, total = losses[chosen[0]], predictions[chosen[0]]
+    while len(chosen) < limit:
+        means = {name: (total + values) / (len(chosen) + 1) for name, values in predictions.items()}
+        losses = {name: loss_of(mean, truth, classes) for name, mean in means.items()}
+        added = min(losses, key=lambda name: (losses[name], name))
+        if lowest - losses[added] < gain * abs(lowest):
+            break
+        chosen.append(added)
+        lowest, total = losses[added], total + predictions[added]
+    return {name: chosen.count(name) / len(chosen) for name in sorted(set(chosen))}
+
+
+def loss_of(predictions: Values, truth: Values, classes: Sequence[str] = ()) -> float:
+    """Log loss (probabilities at least 1e-7), or root mean squared error where there are no classes.
+
+    >>> loss_of(np.array([[0.5, 0.5]]), np.array(["a"], dtype=object), ("a", "b"))
+    0.693...
+    """
+    return _total(losses_of(predictions, truth, classes), classes)
+
+
+def losses_of(predictions: Values, truth: Values, classes: Sequence[str] = ()) -> Values:
+    """Per row: negative log probability of the truth, or squared error; shape (n,)."""
+    if not classes:
+        return np.asarray((predictions - truth) ** 2)
+    position = {name: index for index, name in enumerate(classes)}
+    right = predictions[np.arange(len(truth)), [position[str(name)] for name in truth]]
+    return np.asarray(-np.log(np.clip(right, SMALLEST_PROBABILITY, 1)))
+
+
+def _total(losses: Values, classes: Sequence[str]) -> float:
+    mean = float(losses.mean())
+    return mean if classes else float(np.sqrt(mean))
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """One split, encoded; `missing` classes, if any, are those that only its choosing rows have."""
+
+    fit: Values
+    fit_truth: Values
+    choose: Values
+    choose_truth: Values
+    positions: NDArray[np.intp]
+
+
+class _Rows:
+    """The rows of a search, encoded once per fold and prepared once per way of preparing."""
+
+    def __init__(self, model: ModelFile, frame: pd.DataFrame, truth: Values, splits: tuple[Split, ...]) -> None:
+        self.model = model
+        self.truth = truth
+        self.encoded = [self._encode(frame, truth, *split) for split in splits]
+        self.fit_rows = len(splits[0][0])
+        self._prepared: dict[tuple[Any, ...], tuple[_Fold, float]] = {}
+
+    def prepared(self, number: int, pipeline: Pipeline, key: tuple[Any, ...]) -> tuple[_Fold, float]:
+        """A fold after the pipeline's `prepare` step, and the seconds that this took; `key` names the way."""
+        fold, step = self.encoded[number], pipeline["prepare"]
+        if step == "passthrough":
+            return fold, 0.0
+        if (number, key) not in self._prepared:
+            started = time.perf_counter()
+            fitted = step.fit(fold.fit, fold.fit_truth)
+            ready = _Fold(
+                fitted.transform(fold.fit),
+                fold.fit_truth,
+                fitted.transform(fold.choose),
+                fold.choose_truth,
+                fold.positions,
+            )
+            self._prepared[number, key] = ready, time.perf_counter() - started
+        return self._prepared[number, key]
+
+    def _encode(self, frame: pd.DataFrame, truth: Values, fit_rows: Values, choose: Values) -> _Fold:
+        encoder = Encoder.of(self.model).fit(frame.iloc[fit_rows])
+        texts = labels(truth)
+        return _Fold(
+            encoder.transform(frame.iloc[fit_rows]),
+            texts[fit_rows],
+            encoder.transform(frame.iloc[choose]),
+            texts[choose],
+            choose,
+        )
+
+
+@dataclass
+class _Best:
+    """The best setting so far; `losses` has one place per row, filled for rows that choose."""
+
+    params: dict[str, Any] = field(default_factory=dict)
+    loss: float = np.inf
+    predictions: Values = field(default_factory=lambda: np.empty(0))
+    losses: Values = field(default_factory=lambda: np.empty(0))
+    seconds: float = 0.0
+
+
+class Search:
+    """A search that goes setting by setting, for whoever decides after each whether to go on; see `search`.
+
+    Attributes
+    ----------
+    trials : the settings tried so far.
+    """
+
+    def __init__(
+        self,
+        model: ModelFile,
+        candidate: str,
+        train_frame: pd.DataFrame,
+        train_truth: Values,
+        validation_frame: pd.DataFrame,
+        validation_truth: Values,
+        *,
+        groups: Values | None = None,
+        seed: int,
+        threads: int,
+    ) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        started = time.perf_counter()
+        frame = pd.concat([train_frame, validation_frame], ignore_index=True)
+        truth = np.concatenate([train_truth, validation_truth])
+        self.model = model
+        self.candidate = candidate
+        self.seed = seed
+        self.threads = threads
+        self.family = family(model, candidate)
+        self.rows = _Rows(model, frame, truth, folds(model, truth, len(train_truth), groups=groups, seed=seed))
+        self.space = self.family.space(self.rows.fit_rows)
+        finished = PRUNE_AFTER_TRIALS if len(self.rows.encoded) == 1 else PRUNE_AFTER_TRIALS_IN_FOLDS
+        pruner = optuna.pruners.PercentilePruner(self.family.go_on, finished)
+        self.study = optuna.create_study(sampler=_sampler(seed), pruner=pruner)
+        self.best = _Best()
+        self.trials: list[Trial] = []
+        self.stages: list[int] = []
+        self.failure: Exception | None = None
+        self.seconds = time.perf_counter() - started
+
+    @property
+    def found(self) -> bool:
+        """Whether any setting could be trained to its end."""
+        return bool(np.isfinite(self.best.loss))
+
+    def try_next(self) -> Trial:
+        """Try one more setting; whatever an estimator raises is that setting's result."""
+        with steady(self.threads):
+            trial = self._try(len(self.trials))
+        self.seconds += trial.seconds
+        self.trials.append(trial)
+        return trial
+
+    def result(self) -> SearchResult:
+        """What was found so far; raises CandidateFailed with the first failure if every setting failed."""
+        if not self.found:
+            raise CandidateFailed(
+                f"every setting of {self.candidate} failed", got=_reason(self.failure), do="Read the first failure"
+            ) from self.failure
+        return SearchResult(
+            params=self.best.params,
+            loss=self.best.loss,
+            trials=tuple(self.trials),
+            predictions=self.best.predictions,
+            chosen_on="validation" if len(self.rows.encoded) == 1 else "cross_validation",
+            search_seconds=self.seconds,
+            fit_seconds=self.best.seconds,
+        )
+
+    def _try(self, number: int) -> Trial:
+        import optuna
+
+        first = self.family.first
+        if number < len(first) and first[number]:
+            self.study.enqueue_trial(dict(first[number]))
+        trial = self.study.ask()
+        params = {} if number < len(first) and not first[number] else _suggest(trial, self.space)
+        started = time.perf_counter()
+        loss: float | None = None
+        self.stages = []
+        try:
+            loss = self._evaluate(params, trial)
+            state: Literal["complete", "pruned", "failed"] = "complete"
+            self.study.tell(trial, loss)
+        except optuna.TrialPruned:
+            state = "pruned"
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        except Exception as caught:  # noqa: BLE001 - whatever an estimator raises is this setting's result
+            state, self.failure = "failed", self.failure or caught
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        seconds = time.perf_counter() - started
+        return Trial(number=number, params=params, loss=loss, seconds=seconds, state=state, stages=tuple(self.stages))
+
+    def _evaluate(self, params: dict[str, Any], trial: Any) -> float:
+        """Loss of a setting over all folds; keeps its predictions if it is the best so far."""
+        started = time.perf_counter()
+        folds, classes = self.rows.encoded, self.model.classes
+        predictions = np.zeros((len(self.rows.truth), len(classes)) if classes else len(self.rows.truth))
+        losses = np.empty(len(self.rows.truth))
+        scored = np.empty(0, dtype=np.intp)
+        rounds, preparing = [], 0.0
+        for number in range(len(folds)):
+            report = _report(trial) if number == 0 else None
+            fold, seconds = self._prepared(number, params)
+            kept, predictions[fold.positions] = self._fit_fold(fold, params, report)
+            rounds.append(kept)
+            preparing += seconds
+            losses[fold.positions] = losses_of(predictions[fold.positions], self.rows.truth[fold.positions], classes)
+            scored = np.concatenate([scored, fold.positions])
+            loss = _total(losses[scored], classes)
+            if number < len(folds) - 1:
+                _report(trial)(FOLD_STEP + number, loss)
+                self._race(losses, scored)
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}")
+        if loss < self.best.loss:
+            kept_params = params | ({"max_iter": max(1, round(np.mean(rounds)))} if any(rounds) else {})
+            seconds = (time.perf_counter() - started + preparing) / len(folds)
+            self.best = _Best(kept_params, loss, predictions[np.sort(scored)], losses, seconds)
+        return loss
+
+    def _race(self, losses: Values, scored: NDArray[np.intp]) -> None:
+        """Give a setting up that is behind the best so far on the same rows, by more than half a standard error.
+
+        After López-Ibáñez et al., The irace package, 2016: what loses on the first folds is spared the others.
+        """
+        import optuna
+
+        if not self.found:
+            return
+        behind = losses[scored] - self.best.losses[scored]
+        if behind.mean() > RACE_ERRORS * behind.std() / np.sqrt(len(behind)):
+            raise optuna.TrialPruned
+
+    def _prepared(self, number: int, params: dict[str, Any]) -> tuple[_Fold, float]:
+        key = tuple(params.get(name) for name in self.family.prepared_by)
+        return self.rows.prepared(number, self._pipeline(params), key)
+
+    def _pipeline(self, params: dict[str, Any]) -> Pipeline:
+        return build(self.model, self.candidate, params, seed=self.seed, threads=self.threads)
+
+    def _fit_fold(self, fold: _Fold, params: dict[str, Any], report: Report | None) -> tuple[int, Values]:
+        """Stages kept (0 where early stopping does not decide) and predictions on the fold's choosing rows."""
+        estimator = self._pipeline(params)[-1]
+        most = self.family.most(len(fold.fit))
+        self.stages.append(most if self.family.stages == "trees" else 1)
+        match self.family.stages:
+            case "rounds":
+                return self._fit_rounds(estimator, fold, most, params["learning_rate"], report)
+            case "epochs":
+                return self._fit_epochs(estimator, fold, most, report)
+            case "trees" if report:
+                self.stages[-1] = most // 4
+                estimator.set_params(warm_start=True, n_estimators=most // 4).fit(fold.fit, fold.fit_truth)
+                report(0, self._loss(self._answer(estimator, fold.choose), fold))
+                self.stages[-1] = most
+                estimator.set_params(n_estimators=most)
+        return 0, self._answer(estimator.fit(fold.fit, fold.fit_truth), fold.choose)
+
+    def _fit_rounds(
+        self, estimator: Any, fold: _Fold, most: int, learning_rate: float, report: Report | None
+    ) -> tuple[int, Values]:
+        """Gradient boosting stops early but does not return to its best round: `staged_predict` does.
+
+        Settings are compared at equal progress, which is rounds times learning rate.
+        """
+        known = np.isin(fold.choose_truth, fold.fit_truth) if self.model.classes else np.full(len(fold.choose), True)
+        estimator.set_params(early_stopping=True, warm_start=report is not None)
+        goals = [most] if report is None else _goals(most, learning_rate)
+        for step, goal in enumerate(goals):
+            estimator.set_params(max_iter=goal)
+            estimator.fit(fold.fit, fold.fit_truth, X_val=fold.choose[known], y_val=fold.choose_truth[known])
+            self.stages[-1] = estimator.n_iter_
+            if report and goal < most:
+                report(step, -float(max(estimator.validation_score_)))
+            if estimator.n_iter_ < goal:
+                break
+        best = max(1, int(np.argmax(estimator.validation_score_)))
+        staged = estimator.staged_predict_proba if self.model.classes else estimator.staged_predict
+        return best, self._align(estimator, next(islice(staged(fold.choose), best - 1, None)))
+
+    def _fit_epochs(self, estimator: Any, fold: _Fold, most: int, report: Report | None) -> tuple[int, Values]:
+        """A network's own early stopping watches accuracy; this one watches the loss. Single precision is faster."""
+        fit, choose = fold.fit.astype(np.float32), fold.choose.astype(np.float32)
+        known = {"classes": np.unique(fold.fit_truth)} if self.model.classes else {}
+        best, lowest, answers = 0, np.inf, np.empty(0)
+        for epoch in range(1, most + 1):
+            estimator.partial_fit(fit, fold.fit_truth, **(known if epoch == 1 else {}))
+            self.stages[-1] = epoch
+            current = self._answer(estimator, choose)
+            loss = self._loss(current, fold)
+            if loss < lowest:
+                best, lowest, answers = epoch, loss, current
+            if report and epoch >= PRUNE_AFTER_EPOCHS:
+                report(epoch, lowest)
+            if epoch - best >= EPOCHS_PATIENCE:
+                break
+        return best, answers
+
+    def _loss(self, answers: Values, fold: _Fold) -> float:
+        return loss_of(answers, fold.choose_truth, self.model.classes)
+
+    def _answer(self, estimator: Any, matrix: Values) -> Values:
+        if not self.model.classes:
+            return np.asarray(estimator.predict(matrix), dtype=np.float64).ravel()
+        return self._align(estimator, estimator.predict_proba(matrix))
+
+    def _align(self, estimator: Any, answers: Values) -> Values:
+        return align(answers, estimator.classes_, self.model.classes) if self.model.classes else answers
+
+
+def _goals(most: int, learning_rate: float) -> list[int]:
+    """Rounds after which to compare, the last of them `most`."""
+    return [*(goal for goal in (ceil(part / learning_rate) for part in PROGRESS) if goal < most), most]
+
+
+def _sampler(seed: int) -> Any:
+    import optuna
+
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=6)
+
+
+def _suggest(trial: Any, space: Space) -> dict[str, Any]:
+    return {name: _suggest_one(trial, name, values) for name, values in space.items()}
+
+
+def _suggest_one(trial: Any, name: str, values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        return trial.suggest_categorical(name, list(values))
+    suggest = trial.suggest_int if values.get("integer") else trial.suggest_float
+    return suggest(name, values["low"], values["high"], log=values.get("log", False))
+
+
+def _report(trial: Any) -> Report:
+    import optuna
+
+    def report(step: int, loss: float) -> None:
+        trial.report(loss, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    return report
+
+
+def _splitter(*, stratified: bool, grouped: bool, count: int, seed: int) -> Any:
+    match stratified, grouped:
+        case True, True:
+            return StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+        case True, False:
+            return StratifiedKFold(count, shuffle=True, random_state=seed)
+        case False, True:
+            return GroupKFold(count, shuffle=True, random_state=seed)
+    return KFold(count, shuffle=True, random_state=seed)
+
+
+def _reason(problem: BaseException | None) -> str:
+    return f"{type(problem).__name__}: {problem}"
