@@ -1,0 +1,233 @@
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from steward.core.estimators import BoundedRegressor
+from steward.core.parity import compare
+from steward.errors import ArtifactDamaged, ArtifactUntrusted
+from steward.io.artifacts import Artifacts, is_trusted
+from steward.io.store import Store
+from steward.records import Challenger, Estimate, File, Parity, Reference
+
+CLASSIFIERS = [
+    LogisticRegression(),
+    DecisionTreeClassifier(max_depth=4, random_state=0),
+    RandomForestClassifier(10, random_state=0),
+    HistGradientBoostingClassifier(max_iter=10, random_state=0),
+    MLPClassifier((8,), max_iter=5, random_state=0),
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"), tmp_path / "cache")
+
+
+@pytest.fixture
+def artifacts(store: Store) -> Artifacts:
+    return Artifacts(store)
+
+
+def table(rows: int = 300) -> tuple[pd.DataFrame, np.ndarray]:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "files": random.integers(0, 50, rows).astype(float),
+            "team": pd.Series(random.choice(["ops", "web", "data"], rows), dtype=object),
+        }
+    )
+    return frame, np.where(frame["files"] + 20 * (frame["team"] == "ops") > 30, "High", "Low")
+
+
+def pipeline(estimator: object) -> Pipeline:
+    prepare = make_column_transformer(
+        (StandardScaler(), ["files"]), (OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["team"])
+    )
+    return Pipeline([("prepare", prepare), ("estimate", estimator)])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("estimator", CLASSIFIERS, ids=lambda e: type(e).__name__)
+def test_same_object_gives_same_bytes_and_answers(
+    artifacts: Artifacts, store: Store, tmp_path: Path, estimator: object
+) -> None:
+    frame, truth = table()
+    files = []
+    for name in ("one.skops", "two.skops"):
+        fitted = pipeline(estimator).fit(frame, truth)
+        artifacts.write_skops(fitted, tmp_path / name)
+        files.append(store.put(tmp_path / name, name))
+    assert files[0].sha256 == files[1].sha256
+    loaded = artifacts.load_skops(files[0])
+    assert np.array_equal(loaded.predict_proba(frame), fitted.predict_proba(frame))
+
+
+def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
+    """Memory addresses, hash seeds and clocks differ between these two; the sets have no order of their own."""
+    code = """
+import sys; from pathlib import Path; from sklearn.preprocessing import FunctionTransformer
+from steward.io.artifacts import Artifacts
+held = FunctionTransformer(kw_args={"names": {"ops", "web", "data", "mail"}, "numbers": {3, 1, 2}})
+Artifacts(None).write_skops(held, Path(sys.argv[1]))
+"""
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / seed)], check=True, env=environment)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_shared_objects_stay_shared(artifacts: Artifacts, store: Store, tmp_path: Path) -> None:
+    shared = np.arange(3.0)
+    artifacts.write_skops(
+        FunctionTransformer(kw_args={"a": shared, "b": shared, "c": shared + 1}), tmp_path / "x.skops"
+    )
+    held = artifacts.load_skops(store.put(tmp_path / "x.skops", "x.skops")).kw_args
+    assert held["a"] is held["b"]
+    assert held["c"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("position", [0, 500, -1])
+def test_changed_byte_is_damage(artifacts: Artifacts, store: Store, tmp_path: Path, position: int) -> None:
+    file = written(artifacts, store, tmp_path)
+    path = Path(file.uri)
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(bytes(content))
+    for load in (artifacts.load_skops, lambda file: artifacts.onnx_session(file).session):
+        with pytest.raises(ArtifactDamaged, match="changed since it was recorded"):
+            load(file)
+
+
+def test_lost_file_is_damage(artifacts: Artifacts, store: Store, tmp_path: Path) -> None:
+    file = written(artifacts, store, tmp_path)
+    Path(file.uri).unlink()
+    with pytest.raises(ArtifactDamaged, match="gone"):
+        artifacts.load_skops(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\x05\x06" + bytes(18)])
+def test_file_that_is_no_artifact(artifacts: Artifacts, store: Store, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "odd").write_bytes(content)
+    file = store.put(tmp_path / "odd", "odd.skops")
+    with pytest.raises(ArtifactDamaged, match="cannot be loaded"):
+        artifacts.load_skops(file)
+    with pytest.raises(ArtifactDamaged, match="cannot be opened"):
+        _ = artifacts.onnx_session(file).session
+
+
+class Stranger(DummyRegressor):
+    """A type that is on nobody's list."""
+
+
+def test_type_that_is_not_listed(artifacts: Artifacts, store: Store, tmp_path: Path) -> None:
+    artifacts.write_skops(make_pipeline(Stranger()), tmp_path / "x.skops")
+    file = store.put(tmp_path / "x.skops", "x.skops")
+    name = f"{Stranger.__module__}.Stranger"
+    with pytest.raises(ArtifactUntrusted, match=name):
+        artifacts.load_skops(file)
+    sys.modules[Stranger.__module__] = sys.modules[__name__]
+    assert isinstance(Artifacts(store, [name]).load_skops(file)[0], Stranger)
+
+
+@pytest.mark.parametrize(("module", "function"), [("os", "system"), ("sklearn.datasets._base", "load_files")])
+def test_hidden_function_is_refused(
+    artifacts: Artifacts, store: Store, tmp_path: Path, module: str, function: str
+) -> None:
+    """A file that names itself harmless: the artifact's own words count for nothing."""
+    artifacts.write_skops(FunctionTransformer(np.log1p), tmp_path / "good.skops")
+    with zipfile.ZipFile(tmp_path / "good.skops") as good:
+        schema = json.loads(good.read("schema.json"))
+    schema["content"]["content"]["func"] |= {"__module__": module, "__class__": function}
+    with zipfile.ZipFile(tmp_path / "bad.skops", "w") as bad:
+        bad.writestr("schema.json", json.dumps(schema))
+    with pytest.raises(ArtifactUntrusted, match=f"{module}.{function}"):
+        artifacts.load_skops(store.put(tmp_path / "bad.skops", "bad.skops"))
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted"),
+    [
+        ("sklearn.tree._tree.Tree", True),
+        ("sklearn.neighbors._kd_tree.KDTree", True),
+        ("steward.core.features.Encoder", True),
+        ("numpy.dtype", True),
+        ("sklearn.utils.os", False),  # a module that sklearn happens to import
+        ("sklearn.no_such.Thing", False),
+        ("sklearn_evil.Thing", False),
+        ("steward.io.store.Store", False),
+        ("builtins.eval", False),
+        ("subprocess.Popen", False),
+    ],
+)
+def test_own_list(name: str, trusted: bool) -> None:
+    assert is_trusted(name) is trusted
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("estimator", CLASSIFIERS, ids=lambda e: type(e).__name__)
+def test_onnx_answers_alike(artifacts: Artifacts, store: Store, tmp_path: Path, estimator: object) -> None:
+    frame, truth = table()
+    fitted = pipeline(estimator).fit(frame, truth)
+    features = fitted[:-1].transform(frame)
+    artifacts.write_onnx(fitted[-1], features.shape[1], tmp_path / "x.onnx")
+    answers = artifacts.onnx_session(store.put(tmp_path / "x.onnx", "x.onnx")).answer(features)
+    assert compare(fitted.predict_proba(frame), answers).passed
+
+
+def test_onnx_regression_keeps_its_bounds(artifacts: Artifacts, store: Store, tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(200, 3))
+    bounded = BoundedRegressor(Ridge()).fit(features, 2e5 + 8e4 * features[:, 0])
+    artifacts.write_onnx(bounded, 3, tmp_path / "x.onnx")
+    answers = artifacts.onnx_session(store.put(tmp_path / "x.onnx", "x.onnx")).answer(features * 50)
+    assert compare(bounded.predict(features * 50), answers).passed
+    assert answers.max() == bounded.high_
+
+
+@pytest.mark.parametrize("engine", ["onnx", "skops"])
+def test_clean_process_answers(artifacts: Artifacts, store: Store, tmp_path: Path, engine: str) -> None:
+    assert artifacts.answers_in_clean_process(challenger(artifacts, store, tmp_path, engine)) is None
+
+
+def test_clean_process_says_what_is_wrong(artifacts: Artifacts, store: Store, tmp_path: Path) -> None:
+    whole = challenger(artifacts, store, tmp_path, "skops")
+    Path(whole.skops.uri).write_bytes(b"something else")
+    problem = artifacts.answers_in_clean_process(whole)
+    assert problem is not None
+    assert "ArtifactDamaged" in problem
+
+
+def written(artifacts: Artifacts, store: Store, folder: Path) -> File:
+    artifacts.write_skops(pipeline(LogisticRegression()).fit(*table()), folder / "x.skops")
+    return store.put(folder / "x.skops", "x.skops")
+
+
+def challenger(artifacts: Artifacts, store: Store, folder: Path, engine: str) -> Challenger:
+    fitted = pipeline(LogisticRegression()).fit(*table())
+    artifacts.write_skops(fitted, folder / "x.skops")
+    artifacts.write_onnx(fitted[-1], 4, folder / "x.onnx")
+    skops = store.put(folder / "x.skops", "x.skops")
+    reference = Reference(kind="any", uri="any", digest="0" * 64)
+    return Challenger(
+        model="risk", digest=skops.sha256, name="logistic_regression", params={}, selection=reference, roles=reference,
+        snapshot=reference, fingerprint="f" * 64, trained_rows=300, trained_units=skops, skops=skops,
+        onnx=store.put(folder / "x.onnx", "x.onnx"), engine=engine,  # type: ignore[arg-type]
+        parity=Parity(passed=True, rows=1, label_differences=0, largest_difference=0, reason=""), seed=1, threads=1,
+        fit_seconds=1, latency_us=1, classes=("High", "Low"), inputs={"files": "integer", "team": "category"},
+        example={"files": 3, "team": "ops"}, metric="accuracy", validation=Estimate(value=0.9, low=0.8, high=1),
+        model_file={}, commit=None, code="c", packages={}, machine={}, run_id=None,
+    )  # fmt: skip
