@@ -1,0 +1,36 @@
+"""The steps: references in, one reference out, safe to kill and to repeat.
+
+The only folder that knows both `core` and `io`. A step finds its inputs by reference, lets `core` decide, lets `io` keep
+the result, and answers with a reference to it. What a step makes is kept under the digest of its inputs, so that a
+repeated step finds what the first one made.
+"""
+
+from steward.steps.candidate import train_candidate
+from steward.steps.cards import report
+from steward.steps.challenger import refit
+from steward.steps.choice import select
+from steward.steps.opening import verify
+from steward.steps.promotion import approve, move_aliases, promote
+from steward.steps.roles import split
+from steward.steps.rows import LearningRows, learning_rows, rows_of
+from steward.steps.snapshot import accept
+from steward.steps.training import training_facts, training_seed, write_skops
+
+__all__ = [
+    "LearningRows",
+    "accept",
+    "approve",
+    "learning_rows",
+    "move_aliases",
+    "promote",
+    "refit",
+    "report",
+    "rows_of",
+    "select",
+    "split",
+    "train_candidate",
+    "training_facts",
+    "training_seed",
+    "verify",
+    "write_skops",
+]

@@ -1,0 +1,148 @@
+"""The train_candidate step: one candidate, searched and measured."""
+
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from steward.config import ModelFile
+from steward.core import estimators, metrics, splitting, tuning
+from steward.errors import CandidateFailed, StewardError
+from steward.io.workspace import Workspace
+from steward.records import Candidate, File, Reference, Roles, Trial
+from steward.reports import plots
+from steward.steps.rows import learning_rows, rows_of
+from steward.steps.training import latency_us, training_facts, training_seed
+
+
+def train_candidate(
+    workspace: Workspace,
+    model: ModelFile,
+    roles: Reference,
+    candidate: str,
+    *,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> Reference:
+    """Search one candidate's best setting. A crash of the candidate is a result: its record carries the error.
+
+    Parameters
+    ----------
+    on_trial : called after each setting, for progress.
+
+    Returns
+    -------
+    Reference to a `Candidate`.
+    """
+    origin = estimators.origin(model, candidate)
+    inputs = [roles.digest, candidate, origin, model.model_dump(mode="json"), workspace.settings.threads]
+    return workspace.remember(
+        Candidate, inputs, lambda: _logged_candidate(workspace, model, roles, candidate, on_trial)
+    )
+
+
+def _logged_candidate(
+    workspace: Workspace, model: ModelFile, reference: Reference, name: str, on_trial: Callable[[Trial], None] | None
+) -> Candidate:
+    roles = workspace.load(Roles, reference)
+    candidate = Candidate(name=name, model=model.name, roles=reference, metric=model.metric)
+    candidate = _searched_or_failed(workspace, model, roles, candidate, on_trial)
+    drawn = _candidate_plots(workspace, model, roles, candidate)
+    facts = training_facts(workspace, roles)
+    run_id = workspace.registry.log_candidate(model.name, reference, candidate, drawn, facts)
+    return candidate.model_copy(update={"run_id": run_id})
+
+
+def _candidate_plots(workspace: Workspace, model: ModelFile, roles: Roles, candidate: Candidate) -> dict[str, bytes]:
+    if candidate.predictions is None:
+        return {}
+    folded = candidate.chosen_on == "cross_validation"
+    wanted: tuple[splitting.Role, ...] = ("train", "validation") if folded else ("validation",)
+    _, truth, _ = rows_of(workspace, model, roles, *wanted)
+    return plots.of_candidate(
+        candidate, truth, read_predictions(workspace, model, candidate.predictions), model.classes
+    )
+
+
+def _searched_or_failed(
+    workspace: Workspace,
+    model: ModelFile,
+    roles: Roles,
+    candidate: Candidate,
+    on_trial: Callable[[Trial], None] | None,
+) -> Candidate:
+    try:
+        return _searched(workspace, model, roles, candidate, on_trial)
+    except CandidateFailed as problem:
+        return candidate.model_copy(update={"error": str(problem)})
+    except StewardError:
+        raise
+    except Exception as problem:  # noqa: BLE001 - whatever an estimator raises is this candidate's result
+        return candidate.model_copy(update={"error": f"{type(problem).__name__}: {problem}"})
+
+
+def _searched(
+    workspace: Workspace,
+    model: ModelFile,
+    roles: Roles,
+    candidate: Candidate,
+    on_trial: Callable[[Trial], None] | None,
+) -> Candidate:
+    """The candidate with its best setting and what it costs; trained again on the train rows to measure that."""
+    rows = learning_rows(workspace, model, candidate.roles, ("train", "validation"))
+    train, validation = np.flatnonzero(rows.roles == "train"), np.flatnonzero(rows.roles == "validation")
+    order = np.concatenate([train, validation])
+    frame, truth = rows.frame.iloc[train], rows.truth[train]
+    seed, threads = training_seed(model, roles.fingerprint), workspace.settings.threads
+    found = tuning.search(
+        model,
+        candidate.name,
+        frame,
+        truth,
+        rows.frame.iloc[validation],
+        rows.truth[validation],
+        groups=rows.units[order] if model.split.by == "group" else None,
+        seed=seed,
+        threads=threads,
+        on_trial=on_trial,
+    )
+    started = perf_counter()
+    pipeline = tuning.refit(model, candidate.name, found.params, frame, truth, seed=seed, threads=threads)
+    fit_seconds = perf_counter() - started
+    folded = found.chosen_on == "cross_validation"
+    chosen = np.sort(order) if folded else validation
+    predictions = found.predictions[np.argsort(order)] if folded else found.predictions
+    confidence = model.verify.confidence
+    with workspace.store.scratch() as folder, estimators.steady(1):
+        workspace.artifacts.write_skops(pipeline, folder / "candidate.skops")
+        return candidate.model_copy(
+            update={
+                "params": found.params,
+                "validation": metrics.interval(
+                    model.metric, rows.truth[chosen], predictions, model.classes, confidence=confidence, seed=seed
+                ),
+                "loss": found.loss,
+                "predictions": _put_predictions(workspace, model, predictions, folder),
+                "chosen_on": found.chosen_on,
+                "trials": found.trials,
+                "search_seconds": found.search_seconds,
+                "fit_seconds": fit_seconds,
+                "latency_us": latency_us(workspace, pipeline, frame.iloc[[0]], None),
+                "bytes": (folder / "candidate.skops").stat().st_size,
+                "interpretability": estimators.interpretability(model, candidate.name),
+            }
+        )
+
+
+def _put_predictions(workspace: Workspace, model: ModelFile, predictions: npt.NDArray[Any], folder: Path) -> File:
+    path = folder / "predictions.parquet"
+    pd.DataFrame(predictions, columns=list(model.classes or ["prediction"])).to_parquet(path, index=False)
+    return workspace.store.put(path, path.name)
+
+
+def read_predictions(workspace: Workspace, model: ModelFile, file: File) -> npt.NDArray[np.float64]:
+    frame = pd.read_parquet(workspace.store.fetch(file))
+    return frame[list(model.classes)].to_numpy(float) if model.classes else frame["prediction"].to_numpy(float)
