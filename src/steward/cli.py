@@ -1,0 +1,485 @@
+"""The command line: every command is a door to one function.
+
+The answer goes to stdout, everything else to stderr. Exit code 0: done; 1: refused with a named error; 2: wrong usage;
+130: interrupted. What a command needs is imported when it runs, so that `--help` answers at once.
+"""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+
+import typer
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from rich.console import Console, RenderableType
+
+    from steward.config import ModelFile
+    from steward.errors import StewardError
+    from steward.io.workspace import Workspace
+
+INTERRUPTED = 130
+RESUMABLE = "Interrupted. Nothing half-done is left: run the same command again and it goes on where it stopped."
+
+app = typer.Typer(
+    name="steward",
+    help="Keeps tabular models in production honest and current.",
+    epilog="Start here: steward init NAME --data FILE --label COLUMN, then steward train NAME",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The model: models/NAME.yaml describes it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer with exactly one JSON document on stdout.")]
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise typer.BadParameter("the reason goes on record; say something")
+    return text.strip()
+
+
+Why = Annotated[str, typer.Option("--why", help="The reason; goes on record.", callback=_not_blank)]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has to say: as JSON, and as what a person reads."""
+
+    document: Any
+    parts: "Callable[[], Iterable[RenderableType]] | None" = None
+    """None where JSON is the only form."""
+    exit_code: int = 0
+
+
+def door(example: str) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
+    """Makes a command of a function that answers.
+
+    The command has `--json` beside the function's own options; it prints the answer, and turns every failure into one
+    clear message and an exit code.
+    """
+
+    def register(body: Callable[..., Answer]) -> Callable[..., None]:
+        @wraps(body)
+        def command(*, as_json: bool, **options: Any) -> None:
+            with _only_answers_on_stdout() as stdout:
+                code = _run(lambda: body(**options), stdout, as_json=as_json)
+            raise typer.Exit(code)
+
+        own = inspect.signature(body)
+        flag = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
+        command.__signature__ = own.replace(parameters=[*own.parameters.values(), flag])  # type: ignore[attr-defined]
+        return app.command(epilog=f"Example: {example}")(command)
+
+    return register
+
+
+def _run(ask: Callable[[], Answer], stdout: TextIO, *, as_json: bool) -> int:
+    """Answer, or say why not; the exit code."""
+    from steward.errors import StewardError
+
+    try:
+        answer = ask()
+        if as_json or answer.parts is None:
+            _print_json(answer.document, stdout)
+        else:
+            _print(answer.parts, stdout)
+    except StewardError as problem:
+        return _refuse(problem, stdout, as_json=as_json)
+    except KeyboardInterrupt:
+        _say(RESUMABLE)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _leave_quietly()
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except Exception as problem:  # noqa: BLE001 - the last line of defence, which shows what it caught
+        return _explain_unexpected(problem, stdout, as_json=as_json)
+    return answer.exit_code
+
+
+def _refuse(problem: "StewardError", stdout: TextIO, *, as_json: bool) -> int:
+    if as_json:
+        _print_json(problem.as_json(), stdout)
+    _say(f"{problem.name}: {problem}")
+    return 1
+
+
+def _explain_unexpected(problem: Exception, stdout: TextIO, *, as_json: bool) -> int:
+    if os.environ.get("STEWARD_DEBUG"):
+        raise problem
+    what = f"{type(problem).__name__}: {' '.join(str(problem).split())[:500]}"
+    if as_json:
+        _print_json({"error": "Unexpected", "what": what, "do": "STEWARD_DEBUG=1 shows the traceback"}, stdout)
+    _say(f"Unexpected {what} (STEWARD_DEBUG=1 shows the traceback)")
+    return 1
+
+
+def _leave_quietly() -> int:
+    """The reader of our output has gone, as `| head` does; Python would complain while it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+@contextmanager
+def _only_answers_on_stdout() -> Iterator[TextIO]:
+    """Gives the real stdout to whoever answers, and stderr to every library and process that prints."""
+    stdout = sys.stdout
+    stdout.flush()
+    if not _is_the_process_stdout(stdout):
+        with redirect_stdout(sys.stderr):
+            yield stdout
+        return
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with os.fdopen(os.dup(kept), "w", encoding=stdout.encoding, errors="backslashreplace") as answers:
+            yield answers
+    finally:
+        stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _is_the_process_stdout(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 1
+    except (OSError, ValueError):
+        return False
+
+
+def _print_json(document: Any, stdout: TextIO) -> None:
+    stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    stdout.flush()
+
+
+def _print(parts: "Callable[[], Iterable[RenderableType]]", stdout: TextIO) -> None:
+    from steward.terminal import console, render
+
+    console(stdout).print(render(parts))
+    stdout.flush()
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _stderr() -> "Console":
+    from steward.terminal import console
+
+    return console(sys.stderr)
+
+
+def _workspace() -> "Workspace":
+    from steward.config import Settings
+    from steward.io.workspace import Workspace
+
+    return Workspace(Settings.from_environment())
+
+
+def _open(name: str) -> "tuple[Workspace, ModelFile]":
+    workspace = _workspace()
+    return workspace, workspace.model(name)
+
+
+def _now() -> "datetime":
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC)
+
+
+def _person() -> str:
+    """Who is at the keyboard, as far as the operating system knows."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
+@app.callback(invoke_without_command=True)
+def steward(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from steward import __version__
+
+        typer.echo(f"steward {__version__}")
+        raise typer.Exit
+
+
+@door("steward init churn --data customers.csv --label left --key customer_id")
+def init(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="What the model is called: lower-case letters, digits, _.")
+    ],
+    *,
+    data: Annotated[str, typer.Option(help="The table: path, glob or URL of Parquet or CSV, or a SQL table.")],
+    label: Annotated[str, typer.Option(help="The column to predict.")],
+    key: Annotated[
+        list[str] | None, typer.Option(help="The column that names a row for life; may be given several times.")
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="The column that says when a row happened.")] = None,
+    task: Annotated[
+        Literal["classification", "regression"] | None,
+        typer.Option(help="Predict a class or a number; seen from the label without it."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing model file.")] = False,
+) -> Answer:
+    """Look at a table and write models/NAME.yaml: types, ranges, categories, and warnings about what looks wrong."""
+    from steward import initialisation, terminal
+
+    workspace = _workspace()
+    path = _free_path(workspace.settings.models, name, force=force)
+    drafted = initialisation.draft(workspace, name, data, label=label, key=key or (), time=time, task=task)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(drafted.model_file_text, encoding="utf-8")
+    findings = [dict(vars(finding)) for finding in drafted.findings]
+    document = {"model": name, "path": str(path), "findings": findings}
+    return Answer(document, lambda: terminal.show_draft(document))
+
+
+def _free_path(folder: "Path", name: str, *, force: bool) -> "Path":
+    """Where the model file goes; raises ModelFileError if one is there and must stay."""
+    from steward.errors import ModelFileError
+
+    taken = [path for path in (folder / f"{name}.yaml", folder / f"{name}.yml") if path.exists()]
+    if taken and not force:
+        raise ModelFileError("this model file exists already", got=str(taken[0]), do="--force replaces it")
+    return taken[0] if taken else folder / f"{name}.yaml"
+
+
+@door("steward check deployment_risk")
+def check(name: Name) -> Answer:
+    """Hold the data against the contract: how many rows are accepted, which are rejected and why."""
+    from steward import steps, terminal
+    from steward.records import Snapshot
+
+    workspace, model = _open(name)
+    snapshot = workspace.load(Snapshot, steps.accept(workspace, model, at=_now())).as_json()
+    return Answer(snapshot, lambda: terminal.show_check(snapshot))
+
+
+@door('steward train deployment_risk --reason "a new team joined"')
+def train(
+    name: Name,
+    *,
+    reason: Annotated[str, typer.Option(help="Why now; goes on record.", callback=_not_blank)] = "asked for by hand",
+    candidate: Annotated[
+        list[str] | None, typer.Option(help="Only this candidate; may be given several times.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Settings tried per candidate.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Stop before sealed rows are opened: no verdict, no promotion.")
+    ] = False,
+) -> Answer:
+    """Train every candidate, choose one, verify it once on sealed rows, and promote it if it earned that."""
+    from steward import pipeline, terminal
+
+    workspace, model = _open(name)
+    at = _now()
+    with terminal.progress(_stderr(), trials or model.search.trials) as on_event:
+        outcome = pipeline.train(
+            workspace,
+            model,
+            at=at,
+            reason=reason,
+            by=_person(),
+            run_id=f"by-hand-{at.isoformat()}",
+            candidates=candidate,
+            trials=trials,
+            dry_run=dry_run,
+            on_event=on_event,
+        ).as_json()
+    return Answer(outcome, lambda: terminal.show_outcome(outcome))
+
+
+@door("""steward predict deployment_risk '{"files_changed": 40, "environment": "prod", ...}'""")
+def predict(
+    name: Name,
+    record: Annotated[str, typer.Argument(metavar="JSON", help="One record as a JSON object; - reads it from stdin.")],
+) -> Answer:
+    """Ask the champion about one record."""
+    from steward import operations, terminal
+
+    workspace, model = _open(name)
+    answer = operations.predict(workspace, model, _record(sys.stdin.read() if record == "-" else record))
+    return Answer(answer, lambda: terminal.show_prediction(answer))
+
+
+def _record(text: str) -> dict[str, Any]:
+    from steward.errors import RecordInvalid
+
+    do = """Write it like '{"files_changed": 3}'"""
+    try:
+        found = json.loads(text)
+    except ValueError as problem:
+        raise RecordInvalid(f"the record is not JSON ({problem})", got=text, do=do) from problem
+    if not isinstance(found, dict):
+        raise RecordInvalid("the record is not a JSON object", got=text, do=do)
+    return found
+
+
+@door("steward status deployment_risk")
+def status(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model; all of them without it.")] = None,
+) -> Answer:
+    """Show how models stand: champion, challenger, last verdict, sealed rows left, last decisions."""
+    from steward import operations, terminal
+
+    at = _now()
+    if name is not None:
+        found = operations.status(*_open(name), at=at)
+        return Answer(found, lambda: terminal.show_status(found))
+    workspace = _workspace()
+    all_found = [_status_or_problem(workspace, path.stem, at) for path in workspace.settings.model_paths()]
+    return Answer({"models": all_found}, lambda: terminal.show_models(all_found))
+
+
+def _status_or_problem(workspace: "Workspace", name: str, at: "datetime") -> dict[str, Any]:
+    """A model file that cannot be read does not hide the other models."""
+    from steward import operations
+    from steward.errors import ModelFileError
+
+    try:
+        return operations.status(workspace, workspace.model(name), at=at)
+    except ModelFileError as problem:
+        return {"model": name, **problem.as_json()}
+
+
+@door("steward history deployment_risk --verify")
+def history(
+    name: Name,
+    *,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check that no entry was changed, removed or moved.")
+    ] = False,
+    anchor: Annotated[
+        str | None, typer.Option(help="Head digest of an earlier --verify: also check that nothing was cut off.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Only entries of this kind, such as verdict or promotion.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.")] = None,
+) -> Answer:
+    """Show every decision about a model with its reason, oldest first."""
+    from steward import operations, terminal
+
+    workspace, model = _open(name)
+    entries = operations.history(workspace, model, kind=kind, limit=limit)
+    chain = workspace.ledger.verify(anchor) if verify or anchor else None
+    document = {
+        "model": name,
+        "entries": [{**entry.as_json(), "says": operations.describe(entry)} for entry in entries],
+        "chain": chain.as_json() if chain else None,
+    }
+    return Answer(document, lambda: terminal.show_history(document), exit_code=1 if chain and not chain.ok else 0)
+
+
+@door('steward promote deployment_risk 4 --why "approved by the risk board"')
+def promote(
+    name: Name,
+    version: Annotated[int, typer.Argument(help="The version that shall serve; `steward status NAME` shows them.")],
+    *,
+    why: Why,
+) -> Answer:
+    """Make a version the champion by hand, on record."""
+    from steward import operations, terminal
+
+    moved = operations.promote_by_hand(*_open(name), version, why=why, by=_person(), at=_now())
+    return Answer(moved, lambda: [terminal.facts(moved)])
+
+
+@door('steward rollback deployment_risk --why "complaints since Monday"')
+def rollback(
+    name: Name,
+    version: Annotated[
+        int | None, typer.Argument(help="Where to go back to; the previous champion without it.")
+    ] = None,
+    *,
+    why: Why,
+) -> Answer:
+    """Go back to an earlier version, on record."""
+    from steward import operations, terminal
+
+    moved = operations.rollback(*_open(name), version, why=why, by=_person(), at=_now())
+    return Answer(moved, lambda: [terminal.facts(moved)])
+
+
+@door("steward reproduce deployment_risk 4")
+def reproduce(
+    name: Name, version: Annotated[int, typer.Argument(help="The version; `steward status NAME` shows them.")]
+) -> Answer:
+    """Train a version again from its recorded inputs and compare; exit code 1 if the result differs."""
+    from steward import reproduction, terminal
+
+    workspace, _ = _open(name)
+    made = reproduction.reproduce(workspace, name, version)
+    return Answer(
+        made.as_json(), lambda: terminal.show_reproduction(made.as_json()), exit_code=0 if made.identical else 1
+    )
+
+
+@door("steward report deployment_risk 4")
+def report(
+    name: Name,
+    version: Annotated[int | None, typer.Argument(help="Which version; the champion without it.")] = None,
+) -> Answer:
+    """Write a version's HTML card (data, candidates, choice, test, lineage) and print its path."""
+    from steward import operations, steps, terminal
+    from steward.records import Card
+
+    workspace, model = _open(name)
+    subject = operations.promotion_of(workspace, model, version)
+    card = workspace.load(Card, steps.report(workspace, model, subject))
+    return Answer({"model": name, "path": card.path, "sha256": card.file.sha256}, lambda: [terminal.line(card.path)])
+
+
+@door("steward schema > steward.schema.json")
+def schema() -> Answer:
+    """Print the JSON Schema of model files, for editors."""
+    from steward.config import ModelFile
+
+    return Answer(ModelFile.json_schema())
+
+
+@door("steward doctor")
+def doctor() -> Answer:
+    """Look whether everything is there that a training needs, and say what to do if not."""
+    from steward import diagnosis, terminal
+    from steward.config import Settings
+
+    findings = [finding.as_json() for finding in diagnosis.examine(Settings.from_environment())]
+    ok = all(finding["ok"] for finding in findings)
+    return Answer({"ok": ok, "findings": findings}, lambda: terminal.show_findings(findings), exit_code=0 if ok else 1)
+
+
+@app.command(epilog="Example: steward demo --once")
+def demo(
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="End after the training; exit code 0 if a champion came.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Set aside what is in STEWARD_HOME and begin anew.")] = False,
+) -> None:
+    """Run the whole example: simulated deployments, a training in Airflow, a champion in MLflow, all web pages."""
+    from steward import demo
+
+    raise typer.Exit(demo.run(once=once, fresh=fresh))
+
+
+def main() -> None:
+    """The `steward` command."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _say(RESUMABLE)
+        sys.exit(INTERRUPTED)
