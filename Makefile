@@ -1,0 +1,47 @@
+# What people and CI run; needs Python 3.11 or later, make and git, and nothing else.
+#   PYTHON=python3.12 make test   another Python    ONCE=1 make demo   ends by itself
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+UV ?= $(BIN)/uv
+ONCE ?=
+FRESH ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lock clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+demo: $(READY)  ## the running example in Airflow and MLflow, until Ctrl-C (ONCE=1 ends by itself, FRESH=1 begins anew)
+	@exec $(BIN)/steward demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(filter-out 0,$(FRESH)),--fresh)
+
+test: $(READY)  ## the whole test suite
+	@$(BIN)/python -m pytest
+
+check: $(READY)  ## format, lint, types and layers, in seconds
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+lock: $(READY)  ## write requirements.txt anew from pyproject.toml: exact versions with hashes
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet uv
+	@{ printf '# Exact versions with hashes, made from pyproject.toml by `make lock`.\n'; \
+	   grep -v '^#' requirements.txt; } > .venv/requirements.txt
+	@$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	   --no-emit-index-url --no-header --no-annotate --quiet --output-file .venv/requirements.txt
+	@{ printf '# Exact versions with hashes, made from pyproject.toml by `make lock`.\n'; \
+	   grep -v '^#' .venv/requirements.txt; } > requirements.txt
+
+clean:  ## remove the virtual environment and caches; data, models and .steward stay
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build
+
+# Installed once, and again when what is needed has changed.
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Steward needs Python 3.11 or later; set PYTHON")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing what requirements.txt names; this takes a few minutes the first time."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)

@@ -1,0 +1,483 @@
+"""The only adapter between the steps and Airflow: step → task, dict ↔ Reference, error ↔ retry policy, assets.
+
+Airflow reads this file every few seconds, and once more in every task. So it imports nothing heavy, and the steps are
+imported inside a task's body: the one place in Steward where our own code is imported late.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+from airflow.sdk import (
+    DAG,
+    Asset,
+    AssetAlias,
+    AssetOrTimeSchedule,
+    BaseOperator,
+    BaseOperatorLink,
+    CronTriggerTimetable,
+    ExceptionRetryPolicy,
+    Param,
+    RetryAction,
+    RetryRule,
+    XComArg,
+    get_parsing_context,
+)
+from airflow.sdk.exceptions import AirflowSkipException
+
+from steward.config import ModelFile, Settings
+from steward.errors import ModelFileError, StewardError
+from steward.records import Promotion, Record, Reference
+from steward.stages import Stage, searched, stages
+
+if TYPE_CHECKING:
+    from steward.io.workspace import Workspace
+
+RETRIES = 3
+FAULTS: list[type[BaseException] | str] = [
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+]
+RETRY_POLICY = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(
+            exception=[kind for kind in StewardError.__subclasses__() if kind.retryable],
+            action=RetryAction.RETRY,
+            reason="out of reach now, may be back soon",
+        ),
+        RetryRule(exception=StewardError, action=RetryAction.FAIL, reason="trying again would change nothing"),
+        RetryRule(exception=FAULTS, action=RetryAction.FAIL, reason="a fault in the code, not an outage"),
+    ]
+)
+"""What is out of reach is tried again with growing pauses, what is refused or faulty is not; the rest gets the usual retries."""
+
+TIMEOUTS = {"train_candidate": timedelta(hours=12), "refit": timedelta(hours=4), "plan": timedelta(minutes=10)}
+TIMEOUT = timedelta(hours=2)
+ANSWER_WITHIN = timedelta(days=7)
+"""How long a promotion waits for a person."""
+PROGRESS_EVERY = 0.5
+"""Seconds between two notes of a search's progress in the task's state store."""
+
+
+def retrain_asset(model: str) -> Asset:
+    """The asset that carries every trigger; an event's `extra` says `trigger`, `reason` and `by`."""
+    return Asset(name=f"{model}/retrain", uri=f"steward://{model}/retrain", group="steward")
+
+
+def champion_asset(model: str) -> Asset:
+    """Updated when a model has a new champion."""
+    return Asset(name=f"{model}/champion", uri=f"steward://{model}/champion", group="steward")
+
+
+def champion_alias(model: str) -> AssetAlias:
+    """What `promote` declares as its outlet: an alias is updated only where a task says so."""
+    return AssetAlias(name=f"{model}/promotion", group="steward")
+
+
+class MlflowLink(BaseOperatorLink):  # type: ignore[misc]
+    """From a task to its run, or version, in MLflow."""
+
+    name = "MLflow"
+    xcom_key = "mlflow_link"
+
+    def get_link(self, operator: "StepOperator", *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
+        return operator.links.get(self.name, "")
+
+
+class CardLink(BaseOperatorLink):  # type: ignore[misc]
+    """From a report to the card, as MLflow keeps it."""
+
+    name = "Card"
+    xcom_key = "card_link"
+
+    def get_link(self, operator: "StepOperator", *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
+        return operator.links.get(self.name, "")
+
+
+class PlanOperator(BaseOperator):  # type: ignore[misc]
+    """Puts on record who asked for this run and why; answers the candidates to train."""
+
+    def __init__(self, *, model: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.model = model
+
+    def execute(self, context: Mapping[str, Any]) -> list[str]:
+        from steward import operations
+
+        workspace, model = _open(self.model, context["params"])
+        asked = who_asked(context["dag_run"], context["params"])
+        at = context["dag_run"].run_after
+        context["ti"].xcom_push("asked", asdict(asked))
+        with _explained(context):
+            operations.trigger(
+                workspace, model, asked.trigger, asked.reason, by=asked.by, at=at, run_id=context["dag_run"].run_id
+            )
+        return list(reversed(searched(model)))  # costly candidates stand last in a file: they start first
+
+
+class StepOperator(BaseOperator):  # type: ignore[misc]
+    """One step as a task: references come in as dicts and go out as one.
+
+    Parameters
+    ----------
+    step : name of the function in `steward.steps`.
+    takes : the references it is given, as XComs.
+    candidate : of a mapped task.
+    answer : what `HITLOperator` answered; for `approve` only.
+    """
+
+    template_fields: Sequence[str] = ("takes", "candidate", "answer")
+    operator_extra_links = (MlflowLink(), CardLink())
+    ui_color: ClassVar[str] = "#e8f1ee"
+
+    def __init__(
+        self,
+        *,
+        step: str,
+        model: str,
+        takes: Sequence[Any] = (),
+        candidate: Any = None,
+        answer: Any = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.step = step
+        self.model = model
+        self.takes = takes
+        self.candidate = candidate
+        self.answer = answer
+        self.links: dict[str, str] = {}
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        workspace, model = _open(self.model, context["params"])
+        with _explained(context):
+            reference = self._call(workspace, model, context)
+            record = _load(workspace, reference)
+            context["ti"].xcom_push("summary", SUMMARIES[reference.kind](record))
+            self.links = links_of(workspace, record)
+        announce(model, record, context["outlet_events"])
+        return reference.model_dump()
+
+    def _call(self, workspace: "Workspace", model: ModelFile, context: Mapping[str, Any]) -> Reference:
+        """The step itself. `at` is the moment of the run, the same in every retry."""
+        from steward import steps
+
+        at = context["dag_run"].run_after
+        given = [_references(value) for value in self.takes]
+        match self.step:
+            case "accept":
+                return steps.accept(workspace, model, at=at)
+            case "train_candidate":
+                return steps.train_candidate(
+                    workspace, model, given[0], self.candidate, on_trial=_progress(context, model.search.trials)
+                )
+            case "verify":
+                return steps.verify(workspace, model, given[0], at=at)
+            case "approve":
+                return steps.approve(workspace, model, given[0], **answer_of_person(self.answer))
+            case "promote":
+                return steps.promote(workspace, model, given[0], approval=given[1] if given[1:] else None, at=at)
+        step: Callable[..., Reference] = getattr(steps, self.step)
+        return step(workspace, model, *given)
+
+
+class OpeningOperator(StepOperator):
+    """A step that opens sealed rows; a dry run ends before it."""
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        if context["params"]["dry_run"]:
+            raise AirflowSkipException("dry run: no sealed row is opened")
+        return super().execute(context)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Why a run happens."""
+
+    trigger: str
+    reason: str
+    by: str
+
+
+def who_asked(run: Any, params: Mapping[str, Any]) -> Asked:
+    """What an asset event's `extra` says, the schedule, or the person who filled in the form."""
+    for event in reversed(run.consumed_asset_events):
+        extra = event.extra
+        reason = str(extra.get("reason") or f"an event of {event.asset.uri}")
+        return Asked(
+            str(extra.get("trigger") or "event"), reason, str(extra.get("by") or event.source_dag_id or "Airflow")
+        )
+    if run.run_type == "scheduled":
+        return Asked("schedule", "it was time", "Airflow")
+    return Asked("manual", params["reason"] or "no reason given", run.triggering_user_name or "unknown")
+
+
+def answer_of_person(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What `HITLOperator` answered, as arguments of the step `approve`; without an answer the default is refusal."""
+    user = answer["responded_by_user"]
+    at = datetime.fromisoformat(str(answer["responded_at"])).astimezone(UTC)
+    why = (answer["params_input"] or {}).get("why") or ""
+    if user is None:
+        return {"decision": "timed_out", "by": "nobody", "why": f"no answer within {ANSWER_WITHIN.days} days", "at": at}
+    approved = ApprovalOperator.APPROVE in answer["chosen_options"]
+    decision = "approved" if approved else "refused"
+    return {"decision": decision, "by": user.get("name") or user.get("id"), "why": why or "no reason given", "at": at}
+
+
+SUMMARIES: dict[str, Callable[[Any], str]] = {
+    "snapshot": lambda it: f"{it.rows} rows: {it.accepted} accepted, {it.rejected} rejected",
+    "roles": lambda it: f"{_counted(it.rows)}; {it.needed} sealed rows are needed",
+    "candidate": lambda it: f"{it.metric} {_interval(it.validation)}" if it.validation else f"failed: {it.error}",
+    "selection": lambda it: f"{it.winner}: {it.reason}",
+    "challenger": lambda it: f"{it.name} on {it.trained_rows} rows, served by {it.engine}: {it.parity.reason}",
+    "verdict": lambda it: f"{it.verdict}: {'; '.join(it.reasons)}",
+    "approval": lambda it: f"{it.decision} by {it.by}: {it.why}",
+    "promotion": lambda it: (
+        f"version {it.version}: {it.alias or 'kept as evidence'}; champion: {it.champion or 'none yet'}"
+    ),
+    "card": lambda it: it.path,
+}
+"""One sentence about each record, for people who look at a task."""
+
+
+def _counted(rows: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {role}" for role, count in rows.items())
+
+
+def _interval(estimate: Any) -> str:
+    return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f}) on validation rows"
+
+
+def links_of(workspace: "Workspace", record: Record) -> dict[str, str]:
+    """Where a browser finds what a record speaks of; nothing where MLflow has no web address."""
+    base = (workspace.settings.mlflow_ui or "").rstrip("/")
+    if not base:
+        return {}
+    match record.as_json():
+        case {"version": version, "model": model, "alias": _}:
+            return {"MLflow": f"{base}/#/models/{model}/versions/{version}"}
+        case {"path": path, "of": _, **card}:
+            run_id = card.get("run_id")
+            return {"Card": f"{_run_page(workspace, base, run_id)}/artifacts/{Path(path).name}"} if run_id else {}
+        case {"run_id": str(run_id)}:
+            return {"MLflow": _run_page(workspace, base, run_id)}
+    return {}
+
+
+def _run_page(workspace: "Workspace", base: str, run_id: str) -> str:
+    experiment = workspace.registry.client.get_run(run_id).info.experiment_id
+    return f"{base}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def _open(name: str, params: Mapping[str, Any]) -> tuple["Workspace", ModelFile]:
+    from steward.io.workspace import Workspace
+
+    workspace = Workspace(Settings.from_environment())
+    model = workspace.model(name)
+    chosen = tuple(params["candidates"] or ())
+    return workspace, model.only(None if set(chosen) == set(model.candidate_names) else chosen, params["trials"])
+
+
+def _references(value: Any) -> Any:
+    """One reference, or those of all mapped tasks, which `plan` turned round, in the order of the model file."""
+    if isinstance(value, Mapping):
+        return Reference.model_validate(value)
+    return [Reference.model_validate(item) for item in value][::-1]
+
+
+def _load(workspace: "Workspace", reference: Reference) -> Record:
+
+    kinds = {kind.kind: kind for kind in Record.__subclasses__() if "kind" not in kind.model_fields}
+    return workspace.load(kinds[reference.kind], reference)
+
+
+def _progress(context: Mapping[str, Any], trials: int) -> Callable[[Any], None]:
+    """Notes how far a search is in the task's state store, where Airflow's pages and `steward demo` read it."""
+    last = datetime.min.replace(tzinfo=UTC)
+
+    def note(trial: Any) -> None:
+        nonlocal last
+        now = datetime.now(UTC)
+        if trial.number + 1 < trials and (now - last).total_seconds() < PROGRESS_EVERY:
+            return
+        last = now
+        context["task_state_store"].set("trials", f"{trial.number + 1} of {trials}")
+
+    return note
+
+
+@contextmanager
+def _explained(context: Mapping[str, Any]) -> Iterator[None]:
+    """Leaves a refusal as XCom `error`: what, got, allowed, do."""
+    try:
+        yield
+    except StewardError as problem:
+        context["ti"].xcom_push("error", problem.as_json())
+        raise
+
+
+def announce(model: ModelFile, record: Record, outlets: Mapping[Any, Any]) -> None:
+    """A new champion updates the model's asset; a promotion that only made a challenger does not."""
+    alias = champion_alias(model.name)
+    if alias in outlets and isinstance(record, Promotion) and record.alias == "champion":
+        outlets[alias].add(champion_asset(model.name), extra={"version": record.version})
+
+
+def train_dag(model: ModelFile) -> DAG:
+    """`<model>.train`: the stages of `steward.stages`, one task each."""
+    dag = DAG(
+        dag_id=f"{model.name}.train",
+        description=model.description or None,
+        doc_md=_documentation(model),
+        schedule=_schedule(model),
+        catchup=False,
+        max_active_runs=1,
+        params=_form(model),
+        tags={"steward", model.name, model.task},
+        default_args={
+            "owner": "steward",
+            "retries": RETRIES,
+            "retry_delay": timedelta(seconds=10),
+            "retry_exponential_backoff": 2.0,
+            "max_retry_delay": timedelta(minutes=10),
+            "retry_policy": RETRY_POLICY,
+        },
+    )
+    with dag:
+        plan = PlanOperator(task_id="plan", model=model.name, execution_timeout=TIMEOUTS["plan"])
+        made: dict[str, XComArg] = {}
+        for stage in stages(model):
+            made[stage.name] = _add_stage(model, stage, made, plan)
+        plan >> dag.get_task("accept")
+    return dag
+
+
+def _add_stage(model: ModelFile, stage: Stage, made: Mapping[str, XComArg], plan: BaseOperator) -> XComArg:
+    operator = OpeningOperator if stage.opens else StepOperator
+    options: dict[str, Any] = {
+        "task_id": stage.name,
+        "step": stage.name,
+        "model": model.name,
+        "takes": [made[name] for name in stage.takes if name in made],
+        "execution_timeout": TIMEOUTS.get(stage.name, TIMEOUT),
+    }
+    if stage.mapped:
+        mapped = operator.partial(map_index_template="{{ task.candidate }}", **options).expand(candidate=plan.output)
+        return XComArg(mapped)
+    if stage.approval:
+        options["answer"] = _ask_person(model, made["verify"])
+    if stage.name == "promote":
+        options["outlets"] = [champion_alias(model.name)]
+    return operator(**options).output
+
+
+def _ask_person(model: ModelFile, verdict: XComArg) -> XComArg:
+    """The card of the verdict, and a question to a person about it.
+
+    Not `ApprovalOperator`: it skips what follows a refusal, and ours goes on record.
+    """
+    card = StepOperator(task_id="card", step="report", model=model.name, takes=[verdict], execution_timeout=TIMEOUT)
+    ask = HITLOperator(
+        task_id="ask",
+        subject=f"Promote the challenger of {model.name}?",
+        body=(
+            "{{ ti.xcom_pull(task_ids='verify', key='summary') }}\n\n"
+            "Card: {{ ti.xcom_pull(task_ids='card', key='summary') }}"
+        ),
+        options=[ApprovalOperator.APPROVE, ApprovalOperator.REJECT],
+        defaults=ApprovalOperator.REJECT,
+        params={"why": Param("", type="string", title="Why", description="Goes on record with your answer")},
+        response_timeout=ANSWER_WITHIN,
+    )
+    card >> ask
+    return ask.output
+
+
+def _schedule(model: ModelFile) -> Any:
+    asset = retrain_asset(model.name)
+    if model.retrain.schedule is None:
+        return [asset]
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(model.retrain.schedule, timezone="UTC"), assets=[asset])
+
+
+def _form(model: ModelFile) -> dict[str, Param]:
+    """The trigger form."""
+    names = list(model.candidate_names)
+    return {
+        "reason": Param("", type="string", maxLength=500, title="Why", description="Goes on record with this run"),
+        "candidates": Param(
+            names,
+            type="array",
+            items={"type": "string", "enum": names},
+            examples=names,
+            minItems=1,
+            title="Candidates",
+            description="Who competes in this run",
+        ),
+        "trials": Param(
+            model.search.trials,
+            type="integer",
+            minimum=1,
+            maximum=10_000,
+            title="Trials",
+            description="Settings tried per candidate",
+        ),
+        "dry_run": Param(
+            False, type="boolean", title="Dry run", description="Stop before the sealed rows are opened: no verdict"
+        ),
+    }
+
+
+def _documentation(model: ModelFile) -> str:
+    """What Airflow shows of the model file."""
+    columns = "\n".join(f"| {name} | {column.type} | {column.description} |" for name, column in model.columns.items())
+    return (
+        f"**{model.name}**: {model.description or 'no description'}\n\n"
+        f"Trains {', '.join(model.candidate_names)} on `{model.source.table}`, chooses by {model.metric} on validation "
+        f"rows, verifies the winner once on sealed rows, and promotes it "
+        f"{'when a person agrees' if model.approve == 'person' else 'if the verdict allows'}.\n\n"
+        f"| column | type | meaning |\n|---|---|---|\n{columns}\n| **{model.label.column}** | label | "
+        f"{', '.join(model.classes) or 'a number'} |\n"
+    )
+
+
+def train_dags(settings: Settings | None = None) -> dict[str, DAG]:
+    """A DAG by id for every model file that can be read; in a task only the DAG that the task belongs to."""
+    settings = settings or Settings.from_environment()
+    wanted = get_parsing_context().dag_id
+    dags = {}
+    for path in settings.model_paths():
+        if wanted in (None, f"{path.stem}.train"):
+            try:
+                dag = train_dag(settings.model(path.stem))
+            except ModelFileError:
+                continue  # `refuse_broken_model_files` tells, in a DAG file of its own
+            dags[dag.dag_id] = dag
+    return dags
+
+
+def refuse_broken_model_files(settings: Settings | None = None) -> None:
+    """Raises one ModelFileError that lists every model file that cannot be read.
+
+    Airflow takes down every DAG of a file that has an import error. So this is called by a DAG file that has no DAGs.
+    """
+    settings = settings or Settings.from_environment()
+    problems = []
+    for path in settings.model_paths():
+        try:
+            settings.model(path.stem)
+        except ModelFileError as problem:
+            problems.append(problem.what)
+    if problems:
+        raise ModelFileError("\n".join(problems), do="Until then these models have no DAGs; the others run") from None

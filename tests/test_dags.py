@@ -1,0 +1,313 @@
+"""The DAG files: what they make of model files, and what their tasks do with a run."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="steward-airflow-"))
+os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+
+from airflow.sdk.exceptions import AirflowSkipException
+from airflow.serialization.serialized_objects import DagSerialization
+
+from steward import airflow_tasks, errors
+from steward.config import ModelFile, Settings
+from steward.errors import LedgerUnavailable, StewardError
+from steward.io.workspace import Workspace
+from steward.records import Promotion, Reference, Snapshot
+from steward.stages import STAGES, stages
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "models" / "deployment_risk.yaml").read_text(encoding="utf-8")
+AT = datetime(2026, 3, 2, 6, tzinfo=UTC)
+BY_PERSON = TEXT.replace("approve: automatic", "approve: person")
+
+
+def model_of(text: str) -> ModelFile:
+    return ModelFile.parse(text, "models/test.yaml")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with one good model file."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "deployment_risk.yaml").write_text(TEXT)
+    return folder
+
+
+def settings_of(folder: Path) -> Settings:
+    return Settings.from_environment({"STEWARD_HOME": str(folder / "home"), "STEWARD_MODELS": str(folder / "models")})
+
+
+class Task:
+    """What a running task has of Airflow, kept in memory."""
+
+    def __init__(self, *, dry_run=False, candidates=("decision_tree",), events=(), run_type="manual", reason="a test"):
+        self.pushed, self.noted = {}, {}
+        self.context = {
+            "params": {"dry_run": dry_run, "candidates": list(candidates), "trials": 2, "reason": reason},
+            "ti": SimpleNamespace(xcom_push=self.pushed.__setitem__),
+            "task_state_store": SimpleNamespace(set=self.noted.__setitem__),
+            "outlet_events": {},
+            "dag_run": SimpleNamespace(
+                run_id="run-1",
+                run_after=AT,
+                run_type=run_type,
+                triggering_user_name="ana",
+                consumed_asset_events=list(events),
+            ),
+        }
+
+
+@pytest.mark.parametrize("text", [TEXT, BY_PERSON], ids=["automatic", "person"])
+def test_the_dag_has_the_edges_of_the_stages(text):
+    model = model_of(text)
+    dag = airflow_tasks.train_dag(model)
+    for stage in stages(model):
+        taken = {name for name in stage.takes if name in {other.name for other in stages(model)}}
+        assert taken <= dag.get_task(stage.name).upstream_task_ids
+    extra = set(dag.task_ids) - {stage.name for stage in stages(model)}
+    assert extra == ({"plan", "card", "ask"} if model.approve == "person" else {"plan"})
+
+
+def test_candidates_are_mapped_and_named():
+    task = airflow_tasks.train_dag(model_of(TEXT)).get_task("train_candidate")
+    assert task.is_mapped
+    assert task.map_index_template == "{{ task.candidate }}"
+    assert task.upstream_task_ids == {"plan", "split"}
+
+
+def test_a_person_is_asked_after_the_card_and_before_the_promotion():
+    dag = airflow_tasks.train_dag(model_of(BY_PERSON))
+    ask = dag.get_task("ask")
+    assert (ask.upstream_task_ids, ask.downstream_task_ids) == ({"card"}, {"approve"})
+    assert (ask.defaults, ask.response_timeout) == (["Reject"], airflow_tasks.ANSWER_WITHIN)
+    assert "xcom_pull(task_ids='card'" in ask.body
+
+
+def test_runs_are_started_by_time_or_by_the_asset():
+    dag = airflow_tasks.train_dag(model_of(TEXT))
+    assert [asset.uri for asset in dag.timetable.asset_condition.objects] == ["steward://deployment_risk/retrain"]
+    assert dag.timetable.timetable.expression == "0 6 * * 1"
+    assert (dag.catchup, dag.max_active_runs) == (False, 1)
+    without_time = airflow_tasks.train_dag(model_of(TEXT.replace('schedule: "0 6 * * 1", ', "")))
+    assert type(without_time.timetable).__name__ == "AssetTriggeredTimetable"
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("reason", "the team changed", 5),
+        ("candidates", ["decision_tree"], ["no_such_candidate"]),
+        ("candidates", ["decision_tree", "random_forest"], []),
+        ("trials", 3, "many"),
+        ("trials", 1, 0),
+        ("dry_run", True, "perhaps"),
+    ],
+)
+def test_the_trigger_form_is_typed(field, good, bad):
+    form = airflow_tasks.train_dag(model_of(TEXT)).params
+    assert form.get_param(field).resolve(good) == good
+    with pytest.raises(Exception, match="Failed validating"):
+        form.get_param(field).resolve(bad)
+
+
+@pytest.mark.parametrize(
+    ("problem", "action"),
+    [
+        (errors.LedgerUnavailable("locked"), "retry"),
+        (errors.StoreUnavailable("disk full"), "retry"),
+        (errors.RegistryUnavailable("no answer"), "retry"),
+        (errors.SourceUnavailable("no answer"), "retry"),
+        (errors.ContractRefused("refused"), "fail"),
+        (errors.NotEnoughSealedRows("too few"), "fail"),
+        (KeyError("a fault"), "fail"),
+        (OSError("who knows"), "default"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
+)
+def test_an_error_decides_whether_it_is_tried_again(problem, action):
+    assert airflow_tasks.RETRY_POLICY.evaluate(problem, 1, 3).action.value == action
+
+
+def test_every_error_has_its_place_in_the_policy():
+    for kind in StewardError.__subclasses__():
+        action = airflow_tasks.RETRY_POLICY.evaluate(kind("x"), 1, 3).action.value
+        assert action == ("retry" if kind.retryable else "fail")
+
+
+def test_the_dag_is_the_same_each_time_it_is_read():
+    first, second = (DagSerialization.to_dict(airflow_tasks.train_dag(model_of(BY_PERSON))) for _ in range(2))
+    assert json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
+
+
+def test_in_a_task_only_its_own_dag_is_made(models, tmp_path, monkeypatch):
+    (models / "other.yaml").write_text(TEXT.replace("name: deployment_risk", "name: other"))
+    assert set(airflow_tasks.train_dags(settings_of(tmp_path))) == {"deployment_risk.train", "other.train"}
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "other.train")
+    assert set(airflow_tasks.train_dags(settings_of(tmp_path))) == {"other.train"}
+
+
+READ = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag(sys.argv[1], bundle_name="steward")
+heavy = [name for name in ("pandas", "sklearn", "mlflow", "great_expectations") if name in sys.modules]
+print(json.dumps({"dags": sorted(bag.dags), "errors": bag.import_errors, "heavy": heavy}))
+"""
+
+
+def test_a_broken_model_file_is_one_import_error_and_reading_is_light(models, tmp_path):
+    (models / "broken.yaml").write_text(TEXT.replace("min: 500", "min: many"))
+    environment = {
+        **os.environ,
+        "STEWARD_MODELS": str(models),
+        "STEWARD_HOME": str(tmp_path / "home"),
+        "AIRFLOW_HOME": str(tmp_path / "airflow"),
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "CRITICAL",
+    }
+    command = [sys.executable, "-c", READ, str(ROOT / "dags")]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
+    found = json.loads(answer.stdout.splitlines()[-1])
+    assert "deployment_risk.train" in found["dags"]
+    assert not any(dag.startswith("broken") for dag in found["dags"])
+    [(file, message)] = found["errors"].items()
+    assert file.endswith("model_files.py")
+    assert "broken.yaml:16: rows.min" in message
+    assert found["heavy"] == []
+
+
+EVENT = SimpleNamespace(
+    extra={"trigger": "accuracy", "reason": "82 % after 89 %", "by": "deployment_risk.monitor"},
+    asset=SimpleNamespace(uri="steward://deployment_risk/retrain"),
+    source_dag_id="deployment_risk.monitor",
+)
+BARE_EVENT = SimpleNamespace(extra={}, asset=EVENT.asset, source_dag_id=None)
+
+
+@pytest.mark.parametrize(
+    ("task", "asked"),
+    [
+        (Task(reason="new team"), ("manual", "new team", "ana")),
+        (Task(reason=""), ("manual", "no reason given", "ana")),
+        (Task(run_type="scheduled"), ("schedule", "it was time", "Airflow")),
+        (Task(events=[EVENT]), ("accuracy", "82 % after 89 %", "deployment_risk.monitor")),
+        (Task(events=[BARE_EVENT]), ("event", "an event of steward://deployment_risk/retrain", "Airflow")),
+    ],
+)
+def test_a_run_says_who_asked_and_why(task, asked):
+    found = airflow_tasks.who_asked(task.context["dag_run"], task.context["params"])
+    assert (found.trigger, found.reason, found.by) == asked
+
+
+@pytest.mark.parametrize(
+    ("answer", "decision", "by", "why"),
+    [
+        (("Approve", {"id": "1", "name": "ana"}, {"why": "looks right"}), "approved", "ana", "looks right"),
+        (("Reject", {"id": "1", "name": "ana"}, {"why": ""}), "refused", "ana", "no reason given"),
+        (("Reject", None, {}), "timed_out", "nobody", "no answer within 7 days"),
+    ],
+)
+def test_an_answer_becomes_a_decision(answer, decision, by, why):
+    chosen, user, form = answer
+    found = airflow_tasks.answer_of_person(
+        {
+            "chosen_options": [chosen],
+            "responded_by_user": user,
+            "params_input": form,
+            "responded_at": "2026-03-02T06:00:00+00:00",
+        }
+    )
+    assert found == {"decision": decision, "by": by, "why": why, "at": AT}
+
+
+@pytest.fixture
+def home(models, tmp_path, monkeypatch) -> Path:
+    """The environment of a task: a home, a model file, and a table."""
+    from steward.examples import deployments
+
+    deployments.write(tmp_path / "data" / "deployments", deployments.simulate(600))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STEWARD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STEWARD_MODELS", str(models))
+    monkeypatch.setenv("STEWARD_MLFLOW_UI", "http://127.0.0.1:5000")
+    return tmp_path
+
+
+def test_planning_puts_the_reason_on_record_and_names_the_candidates_last_first(home):
+    task = Task(candidates=["random_forest", "decision_tree"], reason="new team")
+    assert airflow_tasks.PlanOperator(task_id="plan", model="deployment_risk").execute(task.context) == [
+        "decision_tree",
+        "random_forest",
+    ]
+    [entry] = Workspace(Settings.from_environment()).ledger.entries("deployment_risk", "trigger")
+    assert entry.body["reason"] == "new team"
+    assert (entry.subject, entry.at, task.pushed["asked"]["by"]) == ("run-1", AT, "ana")
+
+
+def test_a_step_answers_with_a_plain_reference(home):
+    task = Task()
+    step = airflow_tasks.StepOperator(task_id="accept", step="accept", model="deployment_risk")
+    answer = json.loads(json.dumps(step.execute(task.context)))
+    snapshot = Workspace(Settings.from_environment()).load(Snapshot, Reference.model_validate(answer))
+    assert snapshot.accepted == 600
+    assert task.pushed["summary"] == "600 rows: 600 accepted, 0 rejected"
+
+
+def test_candidates_come_back_in_the_order_of_the_model_file():
+    references = [Reference(kind="candidate", uri="u", digest=name) for name in ("last", "first")]
+    found = airflow_tasks._references([reference.model_dump() for reference in references])
+    assert [reference.digest for reference in found] == ["first", "last"]
+
+
+def test_a_refusal_leaves_its_facts(home):
+    (home / "data" / "deployments").rename(home / "elsewhere")
+    task = Task()
+    with pytest.raises(errors.SourceMissing, match="no file matches"):
+        airflow_tasks.StepOperator(task_id="accept", step="accept", model="deployment_risk").execute(task.context)
+    assert task.pushed["error"]["error"] == "SourceMissing"
+
+
+def test_a_dry_run_ends_before_the_sealed_rows():
+    [opens] = [stage.name for stage in STAGES if stage.opens]
+    task = airflow_tasks.train_dag(model_of(TEXT)).get_task(opens)
+    with pytest.raises(AirflowSkipException, match="no sealed row is opened"):
+        task.execute(Task(dry_run=True).context)
+
+
+@pytest.mark.parametrize(("alias", "events"), [("champion", 1), ("challenger", 0)])
+def test_only_a_new_champion_updates_the_asset(alias, events):
+    added = []
+    promotion = Promotion(
+        model="deployment_risk",
+        verdict=Reference(kind="verdict", uri="u", digest="d"),
+        version=3,
+        alias=alias,
+        champion=3,
+        previous=2,
+        reasons=(),
+        at=AT,
+    )
+    outlet = SimpleNamespace(add=lambda asset, extra: added.append((asset.uri, extra)))
+    key = airflow_tasks.champion_alias("deployment_risk")
+    airflow_tasks.announce(model_of(TEXT), promotion, {key: outlet})
+    assert added == [("steward://deployment_risk/champion", {"version": 3})] * events
+
+
+def test_the_retry_policy_reaches_every_task():
+    for task in airflow_tasks.train_dag(model_of(BY_PERSON)).tasks:
+        assert task.retry_policy is airflow_tasks.RETRY_POLICY
+        assert task.retries == airflow_tasks.RETRIES
+        assert task.task_id == "ask" or task.execution_timeout
+
+
+def test_a_lost_database_is_what_steward_calls_retryable():
+    assert LedgerUnavailable.retryable
