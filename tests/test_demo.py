@@ -122,7 +122,15 @@ def answer_for_ana(api: AirflowApi, run_id: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3 * WITHIN)
 def test_a_person_approves_and_a_signal_in_a_training_leaves_nothing(company):
-    demo = start_demo(company, once=False)
+    with start_demo(company, once=False) as demo:
+        try:
+            approve_then_end(demo, company)
+        finally:
+            demo.terminate()
+    assert processes_of(company) == []
+
+
+def approve_then_end(demo: subprocess.Popen[str], company: Path) -> None:
     said = read_until(demo, "Serving until Ctrl-C")
     settings = Settings.from_environment({"STEWARD_HOME": str(company / ".steward")})
     ports = [int(re.search(rf"{name} +http://127.0.0.1:(\d+)", said)[1]) for name in ("Airflow", "MLflow")]
@@ -145,14 +153,13 @@ def test_a_person_approves_and_a_signal_in_a_training_leaves_nothing(company):
         time.sleep(0.1)
     demo.send_signal(signal.SIGTERM)
     assert demo.wait(60) == 128 + signal.SIGTERM
-    demo.stdout.close()
-    assert processes_of(company) == []
 
 
 FAMILY = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from steward.processes import Programs
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 with Programs() as programs:
     grandchild = f"{sys.executable} -c 'import signal,time; signal.signal(15, 1); time.sleep(600)' {sys.argv[1]} & sleep 600"
     programs.start("shell", ["sh", "-c", f"({grandchild}) & sleep 600; : {sys.argv[1]}"], {}, Path(sys.argv[1], "log"))
@@ -170,7 +177,10 @@ def test_orphans_that_ignore_signals_end_with_the_caller(number, tmp_path):
         time.sleep(0.5)
         assert len(processes_of(tmp_path)) >= 3
         caller.send_signal(number)
-        caller.wait(40)
+        try:
+            caller.wait(40)
+        finally:
+            caller.kill()
     assert wait_for_silence(tmp_path) == []
 
 

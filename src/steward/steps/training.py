@@ -13,7 +13,7 @@ from steward.io import environment
 from steward.io.workspace import Workspace
 from steward.records import File, Roles, digest_of
 
-LATENCY_CALLS = 25
+LATENCY_CALLS = 10
 
 
 def training_seed(model: ModelFile, fingerprint: str) -> int:
