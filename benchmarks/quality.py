@@ -37,14 +37,21 @@ RESAMPLES = 2_000
 DEFAULT = "steward_default"
 """Whose wins and losses are counted."""
 SHARES = {
-    "gradient_boosting": 0.5,
-    "random_forest": 0.25,
-    "neural_network": 0.125,
     "logistic_regression": 0.1,
     "linear_regression": 0.1,
     "decision_tree": 0.025,
+    "gradient_boosting": 0.5,
+    "neural_network": 0.125,
+    "random_forest": 0.25,
 }
-"""Of the trials; each family's known good settings come first."""
+"""Of the CPU seconds, in the order in which families have their first turn."""
+FIRST_ROUND = list(SHARES)
+HOPELESS_ERRORS = 3.0
+"""A family this many standard errors behind the best after its first setting gets no more seconds."""
+MORE_ROWS = 1.2
+"""The refit learns from train and validation rows."""
+COST_MARGIN = 1.5
+"""The next setting may take so much longer than those before."""
 
 
 @dataclass(frozen=True)
@@ -154,13 +161,13 @@ class Steward:
         self.started = cpu_seconds()
         self.seconds = seconds
         self.model = model_of(frame)
-        self.rows, self.truth, self.test = frame.drop(columns="target"), frame["target"].to_numpy(), test
+        self.frame, self.truth, self.test = frame.drop(columns="target"), frame["target"].to_numpy(), test
         cut = int(len(frame) * 0.70 / 0.85)
-        parts = (self.rows[:cut], self.truth[:cut], self.rows[cut:], self.truth[cut:])
-        self.folds = len(tuning.folds(self.model, self.truth, cut, seed=SEED))
-        self.chosen_on = self.truth if self.folds > 1 else self.truth[cut:]
-        names = self.model.candidate_names
-        self.searches = {name: tuning.Search(self.model, name, *parts, seed=SEED, threads=1) for name in names}
+        splits = tuning.folds(self.model, self.truth, cut, seed=SEED)
+        rows = tuning.Rows(self.model, self.frame, self.truth, splits)
+        self.chosen_on = self.truth if len(splits) > 1 else self.truth[cut:]
+        names = sorted(self.model.candidate_names, key=FIRST_ROUND.index)
+        self.searches = {name: tuning.Search(name, rows, seed=SEED, threads=1) for name in names}
         self.refits: dict[str, float] = {}
         self.costs: dict[str, list[float]] = {name: [] for name in names}
         self.search()
@@ -169,28 +176,37 @@ class Steward:
 
     def search(self) -> None:
         while (name := self.next()) is not None:
-            before = cpu_seconds()
+            before, best = cpu_seconds(), self.searches[name].best
             trial = self.searches[name].try_next()
             self.costs[name].append(cpu_seconds() - before)
-            if trial.state == "complete":
-                self.refits[name] = self.costs[name][-1] / self.folds
+            if self.searches[name].best is not best:
+                params = self.searches[name].result().params
+                stages = params.get("max_iter", np.mean(trial.stages)) * params.get("copies", 1)
+                self.refits[name] = self.costs[name][-1] * stages / sum(trial.stages) * MORE_ROWS
 
     def next(self) -> str | None:
-        """The family furthest behind its share of those there is time for, the known good settings of all first."""
-        from steward.core import estimators
-
-        left = self.seconds - (cpu_seconds() - self.started) - self.refit()
-        tried = {name: len(costs) for name, costs in self.costs.items() if np.mean(costs[-3:] or [0.0]) < left}
-        waiting = [name for name in tried if tried[name] < len(estimators.family(self.model, name).first)]
+        """Each family once; then, of those not hopeless, the one furthest behind its share; None if time is up."""
+        left = self.seconds - (cpu_seconds() - self.started) - self.refits.get(self.best() or "", 0.0)
+        expected = {name: np.mean(costs[-3:] or [SHARES[name] * self.seconds]) for name, costs in self.costs.items()}
+        tried = [name for name, cost in expected.items() if COST_MARGIN * cost < left]
+        waiting = [name for name in tried if not self.costs[name]]
         if left <= 0 or not tried:
             return None
-        return min(waiting or tried, key=lambda name: tried[name] / (1 if waiting else SHARES[name]))
+        hopeful = waiting[:1] or [name for name in tried if not self.hopeless(name)]
+        return min(hopeful, key=lambda name: sum(self.costs[name]) / SHARES[name], default=None)
 
-    def refit(self) -> float:
-        """CPU seconds to expect of training the best setting so far once more."""
+    def best(self) -> str | None:
+        """The family of the best setting so far."""
         found = [name for name, search in self.searches.items() if search.found]
-        best = min(found, key=lambda name: self.searches[name].best.loss, default=None)
-        return self.refits[best] if best else 0.0
+        return min(found, key=lambda name: self.searches[name].best.loss, default=None)
+
+    def hopeless(self, name: str) -> bool:
+        """Is it clearly worse than the best on the same rows? Boosting, which gains most by searching, never is."""
+        best, own = self.searches[self.best() or name].best.losses, self.searches[name].best.losses
+        if name == "gradient_boosting" or not self.searches[name].found:
+            return False
+        behind = (own - best)[~np.isnan(best)]
+        return bool(behind.mean() > HOPELESS_ERRORS * behind.std() / np.sqrt(len(behind)))
 
     def answers(self) -> dict[str, tuple[Answers, float]]:
         """Per way of choosing: answers for the test rows, and CPU seconds of search and refit."""
@@ -208,7 +224,7 @@ class Steward:
         from steward.core import estimators, tuning
 
         before = cpu_seconds()
-        pipeline = tuning.refit(self.model, name, params, self.rows, self.truth, seed=SEED, threads=1)
+        pipeline = tuning.refit(self.model, name, params, self.frame, self.truth, seed=SEED, threads=1)
         return estimators.predictions(pipeline, self.test, self.model), self.searched + cpu_seconds() - before
 
     def ensemble(self) -> dict[str, float]:
@@ -218,11 +234,14 @@ class Steward:
         return tuning.greedy_weights(answers, self.chosen_on, self.model.classes)
 
     def default(self) -> str:
-        """As the select step chooses: the cheapest within noise, by the loss that all are compared by here."""
+        """As the select step chooses: the cheapest within noise, by the loss that all are compared by here.
+
+        What is hopeless is no choice, and its costs are not measured.
+        """
         from steward.core import selection
 
         choice = selection.choose(
-            [self.candidate(name) for name in self.found],
+            [self.candidate(name) for name in self.found if not self.hopeless(name)],
             {name: result.predictions for name, result in self.found.items()},
             self.chosen_on,
             self.model.classes,
@@ -241,7 +260,7 @@ class Steward:
         from steward.records import Candidate, Reference
 
         found = self.found[name]
-        pipeline = tuning.refit(self.model, name, found.params, self.rows, self.truth, seed=SEED, threads=1)
+        pipeline = tuning.refit(self.model, name, found.params, self.frame, self.truth, seed=SEED, threads=1)
         laps = []
         for _ in range(25):
             before = time.perf_counter()
@@ -481,9 +500,20 @@ def results(table: str, truth: np.ndarray, folder: Path, contenders: list[str]) 
     return lines
 
 
+def rank_of(line: pd.Series, rivals: pd.DataFrame) -> float:
+    ours = PROGRAMS["steward"].contenders
+    way = line["contender"] if line["contender"] in ours else DEFAULT
+    rivals = rivals[~rivals["contender"].isin(ours) | (rivals["contender"] == way)]
+    return float(rivals["score"].rank()[line.name])
+
+
 def summarise(lines: pd.DataFrame) -> None:
-    """Mean rank (1 is best) and CPU seconds; on how many tables the default wins and loses beyond bootstrap noise."""
-    lines["rank"] = lines.groupby("table")["score"].rank()
+    """Mean rank (1 is best) and CPU seconds; on how many tables the default wins and loses beyond bootstrap noise.
+
+    Steward's own ways are no rivals of each other, since they come from one search: each is ranked among the peers, and
+    the peers are ranked with the default.
+    """
+    lines["rank"] = [rank_of(line, lines[lines["table"] == line["table"]]) for _, line in lines.iterrows()]
     print(f"\n{'contender':<20}{'mean rank':>10}{'CPU s':>8}{'default wins':>14}{'loses':>7}{'tables':>8}")
     for contender, own in sorted(lines.groupby("contender"), key=lambda item: item[1]["rank"].mean()):
         wins, losses = int((own["won"] > 0).sum()), int((own["won"] < 0).sum())

@@ -43,7 +43,7 @@ def test_the_role_of_a_key_stays_over_versions():
 @given(texts=st.lists(st.text(st.characters(exclude_categories=("Cs",))), min_size=1, max_size=30))
 def test_many_rows_get_what_the_reference_says(session, texts):
     table = session.load(pa.table({"text": texts}))
-    digests = session.arrow(table.select(digest=table.text.hexdigest("sha256")))["digest"].combine_chunks()
+    digests = session.arrow(table.select(digest=table.text.hexdigest("sha256").left(32)))["digest"].combine_chunks()
     found = splitting.units_of(digests)
     assert [unit.tobytes() for unit in found] == [unit_of(text) for text in texts]
     assert splitting.units_of_groups(pa.chunked_array([texts])).tobytes() == found.tobytes()

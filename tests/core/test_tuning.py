@@ -135,8 +135,35 @@ def test_predictions_on_validation_rows_are_those_of_the_chosen_rounds():
     frame, truth = rows(count=600)
     model = model_file()
     result = search(model, "gradient_boosting", frame, truth, train=400)
-    pipeline = tuning.refit(model, "gradient_boosting", result.params, frame[:400], truth[:400], seed=5, threads=1)
+    one = result.params | {"copies": 1}
+    pipeline = tuning.refit(model, "gradient_boosting", one, frame[:400], truth[:400], seed=5, threads=1)
     np.testing.assert_allclose(estimators.predictions(pipeline, frame[400:], model), result.predictions, atol=1e-9)
+
+
+@pytest.mark.parametrize("candidate", ["gradient_boosting", "neural_network"])
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_copies_of_different_seeds_answer_with_their_mean(task, candidate):
+    frame, truth = rows(task)
+    model = model_file(task)
+    params = search(model, candidate, frame, truth).params | {"copies": 3}
+    copies = [
+        tuning.refit(model, candidate, params | {"copies": 1}, frame, truth, seed=5 + i, threads=1)
+        for i in range(params["copies"])
+    ]
+    together = tuning.refit(model, candidate, params, frame, truth, seed=5, threads=1)
+    apart = [estimators.predictions(one, frame, model) for one in copies]
+    assert not np.allclose(apart[0], apart[1])
+    np.testing.assert_allclose(estimators.predictions(together, frame, model), np.mean(apart, axis=0), atol=1e-9)
+
+
+def test_searches_of_several_candidates_share_their_rows():
+    frame, truth = rows()
+    model = model_file()
+    shared = tuning.Rows(model, frame, truth, tuning.folds(model, truth, TRAIN, seed=5))
+    for candidate in model.candidate_names:
+        one = tuning.Search(candidate, shared, seed=5, threads=1)
+        one.try_next(), one.try_next()
+        assert one.result().predictions.tobytes() == search(model, candidate, frame, truth).predictions.tobytes()
 
 
 class TestFolds:
@@ -239,8 +266,8 @@ def test_a_trial_says_how_far_it_was_trained(candidate, most):
 def test_going_setting_by_setting_finds_the_same():
     frame, truth = rows()
     model = model_file(search={"trials": 3, "cross_validate_below": 0})
-    parts = (frame[:TRAIN], truth[:TRAIN], frame[TRAIN:], truth[TRAIN:])
-    stepwise = tuning.Search(model, "decision_tree", *parts, seed=5, threads=1)
+    prepared = tuning.Rows(model, frame, truth, tuning.folds(model, truth, TRAIN, seed=5))
+    stepwise = tuning.Search("decision_tree", prepared, seed=5, threads=1)
     assert not stepwise.found
     tried = [stepwise.try_next() for _ in range(3)]
     at_once = search(model, "decision_tree", frame, truth)

@@ -212,3 +212,36 @@ def test_an_unknown_kind_of_store_is_refused(url: str, tmp_path: Path) -> None:
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
     assert Store("memory://key:geheim@bucket/path", tmp_path).shown_url == "memory://bucket/path"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from steward.io.store import Store
+from steward.io.tables import Tables
+work = Path(sys.argv[1])
+with Store(str(work / "store"), work).scratch() as folder, Tables(1, work).session() as session:
+    (folder / "snapshot.parquet").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_swept_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    store = Store(str(tmp_path / "store"), work)
+    with store.scratch() as mine:
+        done = subprocess.run([sys.executable, "-c", KILLED, str(work)], check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert len(list(work.iterdir())) == 3
+        (work / "files").mkdir()
+        with store.scratch() as other:
+            assert set(work.iterdir()) == {mine, other, work / "files"}
+
+
+def test_an_error_of_the_file_system_passes_through_a_scratch_folder(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FileNotFoundError, match=r"missing\.parquet"),
+        Store(str(tmp_path), tmp_path / "work").scratch() as mine,
+    ):
+        (mine / "missing.parquet").read_bytes()
+    assert not list((tmp_path / "work").iterdir())

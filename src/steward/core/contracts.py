@@ -16,7 +16,7 @@ A row is
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from operator import add, and_
@@ -27,7 +27,9 @@ from steward.config import ModelFile
 KEY, TIME, LABEL, GROUP = "@key", "@time", "@label", "@group"
 """Columns of a snapshot beside those of the contract."""
 DIGEST = "@digest"
-"""SHA-256 of a row's key; a snapshot keeps its first 16 bytes."""
+"""The first 16 bytes of the SHA-256 of a row's key."""
+DIGITS = 32
+"""Digits of a digest while it is text."""
 
 RULES = ("not_null", "type", "finite", "between", "in_set")
 """Rules of one value; the first that is broken counts. Codes of a row are positions in this list, from 1."""
@@ -97,6 +99,27 @@ class Contract:
     def of(cls, model: ModelFile, at: datetime) -> "Contract":
         """The contract that a model file asks for."""
         return cls(model, (*_key_fields(model), *_role_fields(model), *_column_fields(model)), at)
+
+    @classmethod
+    def unlabelled(cls, model: ModelFile, at: datetime, *, with_ranges: bool = True) -> "Contract":
+        """The contract for rows that are to be predicted: no label, no maturity, and a key may be missing or double.
+
+        Parameters
+        ----------
+        with_ranges : does a number outside `min` and `max` of its column break the contract?
+        """
+        final = model.model_copy(update={"label": model.label.model_copy(update={"mature_after": timedelta(0)})})
+        keys = (replace(field, nullable=True) for field in _key_fields(model))
+        columns = (field if with_ranges else replace(field, min=None, max=None) for field in _column_fields(model))
+        return cls(final, (*keys, *columns), at)
+
+    @classmethod
+    def incoming(cls, model: ModelFile, at: datetime) -> "Contract":
+        """As `unlabelled`, and with the time, by which rows are chosen."""
+        contract = cls.unlabelled(model, at)
+        column = model.source.time
+        times = (Field(TIME, column, "time", nullable=True),) if column else ()
+        return replace(contract, fields=(*contract.fields, *times))
 
     @property
     def key_fields(self) -> tuple[Field, ...]:
@@ -170,8 +193,12 @@ Stage = Callable[[Any], Any]
 """Gives an intermediate Ibis table a name of its own, so that nobody has to compile one huge expression."""
 
 
-def flagged(source: Any, contract: Contract, stage: Stage) -> Any:
+def flagged(source: Any, contract: Contract, stage: Stage, carried: Mapping[str, str] | None = None) -> Any:
     """Every source row, cleaned and marked.
+
+    Parameters
+    ----------
+    carried : columns of the source that stay as they are, by the name that they get.
 
     Returns
     -------
@@ -186,6 +213,7 @@ def flagged(source: Any, contract: Contract, stage: Stage) -> Any:
             **{f"={i}": _cleaned(source[field.column], contract) for i, field in enumerate(contract.fields)},
             **{f"?{i}": source[field.column].cast("string") for i, field in enumerate(contract.fields)},
             **{"!row": _json(source)},
+            **{name: source[column] for name, column in (carried or {}).items()},
         )
     )
     valued = stage(
@@ -232,9 +260,9 @@ def with_duplicates(rows: Any, keys: Any, contract: Contract, stage: Stage) -> A
 
 
 def accepted(rows: Any, contract: Contract) -> Any:
-    """The snapshot: rows that break no rule, in the source's order, with the `@digest` of each key as hex."""
+    """The snapshot: rows that break no rule, in the source's order, with the `@digest` of each key in hex."""
     kept = rows.filter(rows["!accepted"])
-    return kept.select(*contract.columns, **{DIGEST: kept[KEY].hexdigest("sha256")})
+    return kept.select(*contract.columns, **{DIGEST: _digest(kept[KEY])})
 
 
 def set_aside(rows: Any) -> Any:
@@ -245,7 +273,11 @@ def set_aside(rows: Any) -> Any:
 def digests(aside: Any) -> Any:
     """The `@digest` of each key that was set aside though its row is mature: a key that stands there is taken."""
     kept = aside.filter(~aside["!immature"], aside[KEY].notnull())
-    return kept.select(**{DIGEST: kept[KEY].hexdigest("sha256")})
+    return kept.select(**{DIGEST: _digest(kept[KEY])})
+
+
+def _digest(key: Any) -> Any:
+    return key.hexdigest("sha256").left(DIGITS)
 
 
 def rejected(rows: Any, contract: Contract) -> Any:

@@ -187,7 +187,7 @@ def words_of(column: Any, kind: str) -> Words:
     if kind == "time":
         column = column.cast(pa.timestamp("us", tz=column.type.tz)).cast(pa.int64())
     wide: Any = column.cast(pa.float64() if kind == "number" else pa.int64())
-    return _array(wide.fill_null(0)).view(np.uint64)
+    return _array(wide.fill_null(0) if wide.null_count else wide).view(np.uint64)
 
 
 def _words_of_texts(column: Any) -> Words:

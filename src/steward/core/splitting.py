@@ -28,7 +28,6 @@ Role = Literal["train", "validation", "test"]
 ROLES: tuple[Role, ...] = ("train", "validation", "test")
 CODES = {role: code for code, role in enumerate(ROLES)}
 UNIT_BYTES = 16
-HEX = 64
 CHANCE = 0.001
 """Shares of classes that differ between roles less probably than this are worth a note."""
 
@@ -48,17 +47,16 @@ def unit_of(text: str) -> bytes:
 
 
 def units_of(digests: Any) -> Units:
-    """Units of an Arrow array of SHA-256 in hex: `unit_of` for texts that an engine has hashed.
+    """Units of an Arrow array of units in hex: `unit_of` for texts that an engine has hashed.
 
     >>> import pyarrow as pa
-    >>> digests = pa.array([hashlib.sha256(b"deployment-1").hexdigest()])
+    >>> digests = pa.array([hashlib.sha256(b"deployment-1").hexdigest()[:32]])
     >>> units_of(digests).tobytes() == unit_of("deployment-1")
     True
     """
-    digits = digests.buffers()[2]
-    start, size = digests.offset * HEX, len(digests) * HEX
-    raw = binascii.unhexlify(memoryview(digits)[start : start + size]) if size else b""
-    return np.ascontiguousarray(np.frombuffer(raw, np.uint8).reshape(-1, HEX // 2)[:, :UNIT_BYTES])
+    start, size = digests.offset * 2 * UNIT_BYTES, len(digests) * 2 * UNIT_BYTES
+    raw = binascii.unhexlify(memoryview(digests.buffers()[2])[start : start + size]) if size else b""
+    return np.frombuffer(raw, np.uint8).reshape(-1, UNIT_BYTES)
 
 
 def units_in(column: Any) -> Units:

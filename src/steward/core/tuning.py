@@ -18,21 +18,19 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 from sklearn.pipeline import Pipeline
 
 from steward.config import ModelFile
-from steward.core.estimators import Space, align, build, family, fit, labels, steady
+from steward.core.estimators import Space, align, build, copies, family, fit, labels, steady
 from steward.core.features import Encoder
 from steward.errors import CandidateFailed
 from steward.records import Trial
 
 SMALLEST_PROBABILITY = 1e-7
 PRUNE_AFTER_TRIALS = 3
-PRUNE_AFTER_TRIALS_IN_FOLDS = 1
-"""With folds one finished setting is enough to compare with: it is known on all rows, and the next one costs as much."""
 PRUNE_AFTER_EPOCHS = 4
-RACE_ERRORS = 0.5
+RACE_ERRORS = 1.0
 FOLD_STEP = 10_000
 """Rounds and epochs of the first fold are steps 0, 1, …; whole folds are steps from here on."""
 EPOCHS_PATIENCE = 6
-PROGRESS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
+PROGRESS = (1.0, 2.0, 4.0)
 """Rounds times learning rate of gradient boosting at which a hopeless setting is given up."""
 ENSEMBLE_MEMBERS = 40
 ENSEMBLE_GAIN = 1e-4
@@ -50,10 +48,10 @@ class SearchResult:
 
     Attributes
     ----------
-    params : best setting, with the rounds or epochs that early stopping found.
+    params : best setting, with the rounds or epochs that early stopping found and the copies that a refit averages.
     loss : log loss or root mean squared error of `predictions`.
-    predictions : of the best setting on the rows that choose: the validation rows, or out-of-fold on train rows
-        followed by validation rows. Shape (n, classes) or (n,).
+    predictions : of the best setting, one copy, on the rows that choose: the validation rows, or out-of-fold on train
+        rows followed by validation rows. Shape (n, classes) or (n,).
     fit_seconds : of the best setting on one set of fit rows, preparation included.
     """
 
@@ -90,17 +88,10 @@ def search(
     ------
     CandidateFailed : every setting failed; carries the first failure.
     """
-    tried = Search(
-        model,
-        candidate,
-        train_frame,
-        train_truth,
-        validation_frame,
-        validation_truth,
-        groups=groups,
-        seed=seed,
-        threads=threads,
-    )
+    truth = np.concatenate([train_truth, validation_truth])
+    frame = pd.concat([train_frame, validation_frame], ignore_index=True)
+    splits = folds(model, truth, len(train_truth), groups=groups, seed=seed)
+    tried = Search(candidate, Rows(model, frame, truth, splits), seed=seed, threads=threads)
     for _ in range(model.search.trials):
         trial = tried.try_next()
         if on_trial:
@@ -223,19 +214,25 @@ class _Fold:
     positions: NDArray[np.intp]
 
 
-class _Rows:
-    """The rows of a search, encoded once per fold and prepared once per way of preparing."""
+class Rows:
+    """The rows that searches learn from and choose on: encoded once per fold, prepared once per way of preparing.
+
+    Parameters
+    ----------
+    frame, truth : train rows followed by validation rows.
+    splits : of these rows; see `folds`.
+    """
 
     def __init__(self, model: ModelFile, frame: pd.DataFrame, truth: Values, splits: tuple[Split, ...]) -> None:
         self.model = model
         self.truth = truth
-        self.encoded = [self._encode(frame, truth, *split) for split in splits]
+        self.folds = [self._encode(frame, truth, *split) for split in splits]
         self.fit_rows = len(splits[0][0])
         self._prepared: dict[tuple[Any, ...], tuple[_Fold, float]] = {}
 
     def prepared(self, number: int, pipeline: Pipeline, key: tuple[Any, ...]) -> tuple[_Fold, float]:
         """A fold after the pipeline's `prepare` step, and the seconds that this took; `key` names the way."""
-        fold, step = self.encoded[number], pipeline["prepare"]
+        fold, step = self.folds[number], pipeline["prepare"]
         if step == "passthrough":
             return fold, 0.0
         if (number, key) not in self._prepared:
@@ -265,12 +262,16 @@ class _Rows:
 
 @dataclass
 class _Best:
-    """The best setting so far; `losses` has one place per row, filled for rows that choose."""
+    """The best setting so far; `losses` has one place per row, NaN for rows that do not choose.
+
+    `early` are those of a part of a forest's trees, on the rows that choose in the first fold.
+    """
 
     params: dict[str, Any] = field(default_factory=dict)
     loss: float = np.inf
     predictions: Values = field(default_factory=lambda: np.empty(0))
     losses: Values = field(default_factory=lambda: np.empty(0))
+    early: Values = field(default_factory=lambda: np.empty(0))
     seconds: float = 0.0
 
 
@@ -282,40 +283,24 @@ class Search:
     trials : the settings tried so far.
     """
 
-    def __init__(
-        self,
-        model: ModelFile,
-        candidate: str,
-        train_frame: pd.DataFrame,
-        train_truth: Values,
-        validation_frame: pd.DataFrame,
-        validation_truth: Values,
-        *,
-        groups: Values | None = None,
-        seed: int,
-        threads: int,
-    ) -> None:
+    def __init__(self, candidate: str, rows: Rows, *, seed: int, threads: int) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        started = time.perf_counter()
-        frame = pd.concat([train_frame, validation_frame], ignore_index=True)
-        truth = np.concatenate([train_truth, validation_truth])
-        self.model = model
+        self.model = rows.model
         self.candidate = candidate
+        self.rows = rows
         self.seed = seed
         self.threads = threads
-        self.family = family(model, candidate)
-        self.rows = _Rows(model, frame, truth, folds(model, truth, len(train_truth), groups=groups, seed=seed))
-        self.space = self.family.space(self.rows.fit_rows)
-        finished = PRUNE_AFTER_TRIALS if len(self.rows.encoded) == 1 else PRUNE_AFTER_TRIALS_IN_FOLDS
-        pruner = optuna.pruners.PercentilePruner(self.family.go_on, finished)
+        self.family = family(rows.model, candidate)
+        self.space = self.family.space(rows.fit_rows)
+        pruner = optuna.pruners.PercentilePruner(self.family.go_on, PRUNE_AFTER_TRIALS)
         self.study = optuna.create_study(sampler=_sampler(seed), pruner=pruner)
         self.best = _Best()
         self.trials: list[Trial] = []
         self.stages: list[int] = []
+        self.early = self.best.early
         self.failure: Exception | None = None
-        self.seconds = time.perf_counter() - started
 
     @property
     def found(self) -> bool:
@@ -326,7 +311,6 @@ class Search:
         """Try one more setting; whatever an estimator raises is that setting's result."""
         with steady(self.threads):
             trial = self._try(len(self.trials))
-        self.seconds += trial.seconds
         self.trials.append(trial)
         return trial
 
@@ -337,12 +321,12 @@ class Search:
                 f"every setting of {self.candidate} failed", got=_reason(self.failure), do="Read the first failure"
             ) from self.failure
         return SearchResult(
-            params=self.best.params,
+            params=self.best.params | copies(self.model, self.candidate, self.best.params),
             loss=self.best.loss,
             trials=tuple(self.trials),
             predictions=self.best.predictions,
-            chosen_on="validation" if len(self.rows.encoded) == 1 else "cross_validation",
-            search_seconds=self.seconds,
+            chosen_on="validation" if len(self.rows.folds) == 1 else "cross_validation",
+            search_seconds=sum(trial.seconds for trial in self.trials),
             fit_seconds=self.best.seconds,
         )
 
@@ -373,9 +357,9 @@ class Search:
     def _evaluate(self, params: dict[str, Any], trial: Any) -> float:
         """Loss of a setting over all folds; keeps its predictions if it is the best so far."""
         started = time.perf_counter()
-        folds, classes = self.rows.encoded, self.model.classes
+        folds, classes = self.rows.folds, self.model.classes
         predictions = np.zeros((len(self.rows.truth), len(classes)) if classes else len(self.rows.truth))
-        losses = np.empty(len(self.rows.truth))
+        losses = np.full(len(self.rows.truth), np.nan)
         scored = np.empty(0, dtype=np.intp)
         rounds, preparing = [], 0.0
         for number in range(len(folds)):
@@ -388,31 +372,29 @@ class Search:
             scored = np.concatenate([scored, fold.positions])
             loss = _total(losses[scored], classes)
             if number < len(folds) - 1:
-                _report(trial)(FOLD_STEP + number, loss)
-                self._race(losses, scored)
+                trial.report(loss, FOLD_STEP + number)
+                self._race(losses[scored], self.best.losses[scored] if self.found else None)
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss}")
         if loss < self.best.loss:
             kept_params = params | ({"max_iter": max(1, round(np.mean(rounds)))} if any(rounds) else {})
             seconds = (time.perf_counter() - started + preparing) / len(folds)
-            self.best = _Best(kept_params, loss, predictions[np.sort(scored)], losses, seconds)
+            self.best = _Best(kept_params, loss, predictions[np.sort(scored)], losses, self.early, seconds)
         return loss
 
-    def _race(self, losses: Values, scored: NDArray[np.intp]) -> None:
-        """Give a setting up that is behind the best so far on the same rows, by more than half a standard error.
+    def _race(self, losses: Values, best: Values | None) -> None:
+        """Give a setting up that is behind the best so far on the same rows, by more than a standard error.
 
         After López-Ibáñez et al., The irace package, 2016: what loses on the first folds is spared the others.
         """
         import optuna
 
-        if not self.found:
-            return
-        behind = losses[scored] - self.best.losses[scored]
+        behind = losses - (losses if best is None else best)
         if behind.mean() > RACE_ERRORS * behind.std() / np.sqrt(len(behind)):
             raise optuna.TrialPruned
 
     def _prepared(self, number: int, params: dict[str, Any]) -> tuple[_Fold, float]:
-        key = tuple(params.get(name) for name in self.family.prepared_by)
+        key = self.family.prepare, self.seed, *(params.get(name) for name in self.family.prepared_by)
         return self.rows.prepared(number, self._pipeline(params), key)
 
     def _pipeline(self, params: dict[str, Any]) -> Pipeline:
@@ -431,7 +413,9 @@ class Search:
             case "trees" if report:
                 self.stages[-1] = most // 4
                 estimator.set_params(warm_start=True, n_estimators=most // 4).fit(fold.fit, fold.fit_truth)
-                report(0, self._loss(self._answer(estimator, fold.choose), fold))
+                self.early = losses_of(self._answer(estimator, fold.choose), fold.choose_truth, self.model.classes)
+                report(0, _total(self.early, self.model.classes))
+                self._race(self.early, self.best.early if self.found else None)
                 self.stages[-1] = most
                 estimator.set_params(n_estimators=most)
         return 0, self._answer(estimator.fit(fold.fit, fold.fit_truth), fold.choose)

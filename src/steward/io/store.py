@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _remove_abandoned(target: Path) -> None:
+def remove_abandoned(target: Path) -> None:
     """What writers of this file left when they were killed: parts that nobody holds a lock on any more."""
     for part in target.parent.glob(f"{target.name}.*.part"):
         with suppress(OSError), part.open("rb") as stream:
@@ -37,7 +37,46 @@ def _remove_abandoned(target: Path) -> None:
             part.unlink()
 
 
-def _is_full(problem: Exception) -> bool:
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder that is gone afterwards; what killed processes left of theirs goes when the next one is made.
+
+    Whoever uses a folder holds a lock on it, which ends with the process. A file system without locks is never swept.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as using:
+        with _locked(parent, wait=True):  # nobody else may look between making a folder and locking it
+            abandoned = [folder for folder in parent.glob("work-*") if _is_abandoned(folder)]
+            made = Path(tempfile.mkdtemp(prefix="work-", dir=parent))
+            using.enter_context(_locked(made, wait=False))
+        for folder in abandoned:
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    with suppress(OSError), _locked(folder, wait=False) as mine:
+        return mine
+    return False
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
+    """A lock on a folder; False if somebody else has it, or nobody can."""
+    descriptor, mine = os.open(folder, os.O_RDONLY), False
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            mine = True
+        yield mine
+    finally:
+        os.close(descriptor)
+
+
+def is_full(problem: Exception) -> bool:
     """Of the operating system's error DuckDB keeps nothing but the text."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(problem, "errno", None) in full or any(os.strerror(number) in str(problem) for number in full)
@@ -144,21 +183,19 @@ class Store:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A local folder that is gone afterwards; raises StoreUnavailable when a library finds its disk full."""
-        try:
-            self.cache.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix="work-", dir=self.cache))
-        except OSError as problem:
-            raise self._unavailable(problem) from problem
-        try:
-            yield folder
-        except StewardError:
-            raise
-        except Exception as problem:
-            if _is_full(problem):
+        with ExitStack() as using:
+            try:
+                folder = using.enter_context(scratch_folder(self.cache))
+            except OSError as problem:
                 raise self._unavailable(problem) from problem
-            raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                yield folder
+            except StewardError:
+                raise
+            except Exception as problem:
+                if is_full(problem):
+                    raise self._unavailable(problem) from problem
+                raise
 
     def record_uri(self, kind: str, address: str) -> str:
         """Where the record at an address is."""
@@ -194,7 +231,7 @@ class Store:
                 self.filesystem.put_file(str(path), target)
                 return
             Path(target).parent.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(Path(target))
+            remove_abandoned(Path(target))
             beside = Path(f"{target}.{uuid.uuid4().hex}.part")
             try:
                 with path.open("rb") as content, beside.open("xb") as stream:

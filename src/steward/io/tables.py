@@ -9,7 +9,6 @@ import glob
 import itertools
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import Any
 
 from steward.config import Source
 from steward.errors import SettingsError, SourceMissing, SourceUnavailable, SourceUnreadable, StewardError
+from steward.io.store import scratch_folder
 
 PARQUET = (".parquet", ".pq")
 TEXT = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".csv.zst")
@@ -35,6 +35,8 @@ SETTINGS = (
 """Filters stay where they are: a contract's are many, and a Parquet scan works them out one by one, in twice the time."""
 BLOCK = 131_072
 """Rows of a block, and of a row group of a stored table."""
+STORED = {"compression": "lz4", "store_schema": False, "write_statistics": False}
+"""How PyArrow writes what only Steward reads, and whole: nobody skips row groups by their statistics."""
 
 
 class Session:
@@ -97,12 +99,16 @@ class Session:
     def blocks(self, table: Any, dictionaries: Sequence[str] = (), rows: int = BLOCK) -> Iterator[Any]:
         """The rows of an Ibis table in its own order as Arrow tables of one chunk: all of `rows` rows, but the last.
 
-        Only a few blocks are in memory at a time; where one begins depends on nothing but the rows.
+        Only a few blocks are in memory at a time, and each is made while the one before is used; where one begins
+        depends on nothing but the rows.
 
         Parameters
         ----------
         dictionaries : text columns whose different texts are stored once per block.
         """
+        return _ahead(self._blocks(table, dictionaries, rows))
+
+    def _blocks(self, table: Any, dictionaries: Sequence[str], rows: int) -> Iterator[Any]:
         import pyarrow as pa
 
         schema = table.schema().to_pyarrow()
@@ -277,11 +283,10 @@ class Tables:
         self.folder = folder
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """A session that ends with the block."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="tables-", dir=self.folder, ignore_cleanup_errors=True) as folder:
-            session = Session(self.threads, Path(folder))
+    def session(self, memory: str | None = None) -> Iterator[Session]:
+        """A session that ends with the block; what is more than `memory` (such as `1GB`) spills to the disk."""
+        with scratch_folder(self.folder) as folder:
+            session = Session(self.threads, folder, memory)
             try:
                 yield session
             finally:
@@ -292,6 +297,15 @@ class Tables:
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(path, columns=list(columns) if columns else None)
+
+
+def _ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """The same items, each made by a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as background:
+        coming = background.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = background.submit(next, items, None)
+            yield item
 
 
 def _block(table: Any, dictionaries: Sequence[str]) -> Any:
@@ -320,8 +334,7 @@ def writing(path: Path, dictionaries: Sequence[str]) -> Iterator[Callable[[Any],
     def write(block: Any) -> None:
         nonlocal writer
         if writer is None:
-            options = {"compression": "lz4", "use_dictionary": list(dictionaries), "store_schema": False}
-            writer = pyarrow.parquet.ParquetWriter(path, block.schema, **options)
+            writer = pyarrow.parquet.ParquetWriter(path, block.schema, use_dictionary=list(dictionaries), **STORED)
         while len(ahead) > 1:
             ahead.pop(0).result()
         ahead.append(background.submit(writer.write_table, block, BLOCK))

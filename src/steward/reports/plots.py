@@ -27,6 +27,9 @@ VARIABLES = {
     **{colour: f"var(--plot-{number})" for number, colour in enumerate(PALETTE)},
 }
 WIDTH, HEIGHT = 6.0, 4.0
+DOTS_PER_INCH = 110
+TICKS = 5
+"""Steps of an axis, at most; they are half of what a drawing costs."""
 BINS = 10
 SMALLEST_BIN = 5
 MOST_POINTS = 2_000
@@ -51,12 +54,12 @@ def intervals(
         colour = PALETTE[0] if name == marked or marked is None else MUTED
         axes.plot([estimate.low, estimate.high], [line, line], color=colour, linewidth=2.4, solid_capstyle="round")
         axes.plot([estimate.value], [line], "o", color=colour, markersize=8, markeredgecolor=SURFACE)
-    axes.set_yticks(range(len(estimates)), list(estimates)[::-1])
+    axes.set_yticks(range(len(estimates)), [_plain(name) for name in estimates][::-1])
     axes.set_ylim(-0.6, len(estimates) - 0.4)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(label)
+    axes.set_xlabel(_plain(label))
     if share:
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
     return figure
@@ -79,7 +82,7 @@ def search_curves(candidates: Sequence[Candidate]) -> Figure:
         )
     axes.set_xlabel("trial")
     axes.set_ylabel("best loss so far")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(TICKS, integer=True))
     if len(shown) > 1:
         figure.legend(frameon=False, labelcolor=INK, fontsize=9, loc="outside upper left", ncols=3)
     return figure
@@ -100,11 +103,13 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
         place = (predicted - 0.5, true - 0.5)
         axes.add_patch(_rectangle(place, PALETTE[0] if true == predicted else PALETTE[1], 0.06 + 0.5 * share))
         if not many:
-            axes.text(predicted, true, f"{count:,.0f}\n{share:.0%}", ha="center", va="center", fontsize=10, color=INK)
+            told = f"{count:,.0f}\n{share:.0%}"
+            axes.text(predicted, true, told, ha="center", va="center", fontsize=10, color=INK, in_layout=False)
     axes.set_xlim(-0.5, len(classes) - 0.5)
     axes.set_ylim(len(classes) - 0.5, -0.5)
-    axes.set_xticks(range(len(classes)), classes, rotation=0 if len(classes) <= 5 else 45)  # noqa: PLR2004
-    axes.set_yticks(range(len(classes)), classes)
+    names = [_plain(name) for name in classes]
+    axes.set_xticks(range(len(classes)), names, rotation=0 if len(classes) <= 5 else 45)  # noqa: PLR2004
+    axes.set_yticks(range(len(classes)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     for spine in axes.spines.values():
@@ -180,8 +185,9 @@ def count_confusion(truth: Values, probabilities: Values, classes: Sequence[str]
 def png(figure: Figure) -> bytes:
     """The figure as PNG on its own background."""
     content = BytesIO()
-    with _drawing(figure):
-        figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
+    figure.set_dpi(DOTS_PER_INCH)
+    with _drawing():  # `savefig` would draw twice: once more to find the margins, which drawing does anyway
+        figure.canvas.print_png(content, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     return content.getvalue()
 
 
@@ -196,7 +202,7 @@ def svg(figure: Figure, name: str, description: str) -> str:
     import matplotlib as mpl
 
     content = StringIO()
-    with _drawing(figure), mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with _drawing(), mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = content.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
@@ -220,6 +226,7 @@ def _figure(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Any]:
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=MUTED, labelsize=10, length=3)
+    axes.locator_params(nbins=TICKS)
     axes.xaxis.label.set_color(MUTED)
     axes.yaxis.label.set_color(MUTED)
     for side, spine in axes.spines.items():
@@ -236,16 +243,17 @@ def _rectangle(place: tuple[float, float], colour: str, alpha: float) -> Any:
 
 def _words(name: str) -> str:
     """A candidate's name in words; matplotlib would hide a label that begins with `_`."""
-    return name.replace("_", " ").strip() or "unnamed"
+    return _plain(name.replace("_", " ").strip() or "unnamed")
+
+
+def _plain(name: str) -> str:
+    """A name from a file, to be drawn as it is: matplotlib reads what is between two dollars as a formula."""
+    return name.replace("$", r"\$")
 
 
 @contextmanager
-def _drawing(figure: Figure) -> Iterator[None]:
-    """Names come from files: they are drawn as they are, never read as formulas, whatever their letters."""
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
+def _drawing() -> Iterator[None]:
+    """Names come from files: they are drawn whatever their letters."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield

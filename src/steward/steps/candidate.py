@@ -13,10 +13,10 @@ from steward.config import ModelFile
 from steward.core import estimators, metrics, splitting, tuning
 from steward.errors import CandidateFailed, StewardError
 from steward.io.workspace import Workspace
-from steward.records import Candidate, File, Reference, Roles, Trial
+from steward.records import Candidate, File, Reference, Roles, Selection, Trial
 from steward.reports import plots
 from steward.steps.rows import learning_rows, rows_of
-from steward.steps.training import latency_us, training_facts, training_seed
+from steward.steps.training import latency_us, size_bytes, training_facts, training_seed
 
 
 def train_candidate(
@@ -117,7 +117,6 @@ def _searched(
     predictions = found.predictions[np.argsort(order)] if folded else found.predictions
     confidence = model.verify.confidence
     with workspace.store.scratch() as folder, estimators.steady(1):
-        workspace.artifacts.write_skops(pipeline, folder / "candidate.skops")
         return candidate.model_copy(
             update={
                 "params": found.params,
@@ -131,7 +130,7 @@ def _searched(
                 "search_seconds": found.search_seconds,
                 "fit_seconds": fit_seconds,
                 "latency_us": latency_us(workspace, pipeline, frame.iloc[[0]], None),
-                "bytes": (folder / "candidate.skops").stat().st_size,
+                "bytes": size_bytes(workspace, model, candidate.name, pipeline),
                 "interpretability": estimators.interpretability(model, candidate.name),
             }
         )
@@ -146,3 +145,23 @@ def _put_predictions(workspace: Workspace, model: ModelFile, predictions: npt.ND
 def read_predictions(workspace: Workspace, model: ModelFile, file: File) -> npt.NDArray[np.float64]:
     frame = pd.read_parquet(workspace.store.fetch(file))
     return frame[list(model.classes)].to_numpy(float) if model.classes else frame["prediction"].to_numpy(float)
+
+
+def winner_predictions(
+    workspace: Workspace, model: ModelFile, selection: Selection
+) -> tuple[npt.NDArray[np.float64], bool] | None:
+    """The winner's answers to the rows that chose it, and whether these are train and validation rows (or only the latter).
+
+    None if a candidate kept none.
+    """
+    candidates = {one.name: one for one in (workspace.load(Candidate, reference) for reference in selection.candidates)}
+    members = (
+        selection.params.get("members", {}) if selection.winner == "ensemble" else {selection.winner: {"weight": 1}}
+    )
+    answers = np.zeros(())
+    for name, member in members.items():
+        file = candidates[name].predictions
+        if file is None:
+            return None
+        answers = answers + member["weight"] * read_predictions(workspace, model, file)
+    return answers, any(candidates[name].chosen_on == "cross_validation" for name in members)

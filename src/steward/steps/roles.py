@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from steward.config import ModelFile
 from steward.core import contracts, splitting, verification
+from steward.io.tables import STORED
 from steward.io.workspace import Workspace
 from steward.records import Reference, Roles, Snapshot, Test
 
@@ -31,13 +32,13 @@ def split(workspace: Workspace, model: ModelFile, snapshot: Reference, *, detect
     RolesFixed : the model file would make test rows of rows that models may have learned from.
     """
     accepted = workspace.load(Snapshot, snapshot)
-    opened = _openings(workspace, model)
+    opened = opened_roles(workspace, model)
     splitting.require_same_split(model.split, [roles.split for roles in opened])
     rows = _rows(workspace, model, accepted)
-    roles, cut = _given(workspace, model, rows, opened)
+    roles, cut = given_roles(workspace, model, rows, opened)
     total, classes = splitting.tally(roles, rows.labels, model.classes or ())
     wanted = max(model.verify.detect, detect or 0)
-    needed = _needed(workspace, model, classes, wanted)
+    needed = needed_rows(workspace, model, classes, wanted)
     splitting.require_sealed(total["test"], needed, model.split, wanted)
     if cut is not None:
         number, moment = cut
@@ -67,7 +68,7 @@ def split(workspace: Workspace, model: ModelFile, snapshot: Reference, *, detect
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Marked:
     """What roles are given by, of every row of a snapshot."""
 
     units: splitting.Units
@@ -76,20 +77,20 @@ class _Rows:
     """Arrow array."""
 
 
-def _rows(workspace: Workspace, model: ModelFile, snapshot: Snapshot) -> _Rows:
+def _rows(workspace: Workspace, model: ModelFile, snapshot: Snapshot) -> Marked:
     by = model.split.by
     unit = contracts.GROUP if by == "group" else contracts.DIGEST
     time = [contracts.TIME] if by == "time" else []
     stored = workspace.tables.stored(workspace.store.fetch(snapshot.data), [unit, contracts.LABEL, *time])
-    return _Rows(
+    return Marked(
         units=splitting.units_of_groups(stored[unit]) if by == "group" else splitting.units_in(stored[unit]),
         times=stored[contracts.TIME].to_numpy() if time else None,
         labels=stored[contracts.LABEL].combine_chunks(),
     )
 
 
-def _given(
-    workspace: Workspace, model: ModelFile, rows: _Rows, opened: Sequence[Roles]
+def given_roles(
+    workspace: Workspace, model: ModelFile, rows: Marked, opened: Sequence[Roles]
 ) -> tuple[splitting.Codes, tuple[int, splitting.Round] | None]:
     """The role of every row, and the cut by time with its number if this snapshot needs a new one."""
     cut = None
@@ -104,7 +105,7 @@ def _given(
     return splitting.with_opened(roles, rows.units, [_sealed(workspace, one) for one in opened]), cut
 
 
-def _openings(workspace: Workspace, model: ModelFile) -> list[Roles]:
+def opened_roles(workspace: Workspace, model: ModelFile) -> list[Roles]:
     """The roles whose test rows were opened, oldest first."""
     entries = workspace.ledger.entries(model.name, "opening")
     return [workspace.load(Roles, Reference.model_validate(entry.body["roles"])) for entry in entries]
@@ -129,10 +130,10 @@ def _write(path: Path, units: splitting.Units, roles: splitting.Codes) -> None:
             "role": pa.DictionaryArray.from_arrays(pa.array(roles, pa.int8()), names),
         }
     )
-    pyarrow.parquet.write_table(table, path, compression="lz4", use_dictionary=["role"], store_schema=False)
+    pyarrow.parquet.write_table(table, path, use_dictionary=["role"], **STORED)
 
 
-def _needed(workspace: Workspace, model: ModelFile, classes: dict[str, dict[str, int]], detect: float) -> int:
+def needed_rows(workspace: Workspace, model: ModelFile, classes: dict[str, dict[str, int]], detect: float) -> int:
     """Sealed rows that a decision needs.
 
     Planned from how often champion and challenger differed at their last comparison; for the second version from how
