@@ -1,0 +1,399 @@
+"""Have the inputs changed? Windows of a column against the rows that the champion learned from, by their profiles alone.
+
+Five questions are asked of a column: has its location moved, its spread, its shape, its share of missing values, its
+share of values that training did not know. Each is asked of the newest window, and of the newest 2 to 28 together, so
+that a small steady shift is found although no single window shows it.
+
+Real days differ from each other more than samples do. How much more is learned per column from the reference's own
+windows and from calm ones since, as a variance between windows; columns lend each other certainty about it (Smyth,
+Linear models and empirical Bayes methods, 2004), and what stays uncertain widens the tails.
+
+Location and spread are the first two components of a smooth test on normal scores, and shape is all that is left of the
+chi-square beside them (Rayner, Thas and Best, Smooth Tests of Goodness of Fit, 2009). A column's p-values are combined
+by Cauchy's rule, which needs no independence (Liu and Xie, Cauchy combination test, 2020), and held against an equal
+share of the false alarms that are allowed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from steward.core.profiles import Series
+
+LENGTHS = (1, 2, 3, 5, 7, 10, 14, 28)
+"""Newest windows that are looked at together."""
+FEW_WINDOWS = 8
+"""Fewer tell nothing of how windows differ."""
+MOST_FREEDOM = 60.0
+"""However many columns agree on a variance: no model of it is better than this."""
+NEGLIGIBLE = 0.1
+"""Effects that are surely below this are real and do not matter: standard deviations, or Cohen's w and h."""
+SURE = 1.645
+"""Standard errors of a one-sided 95 % bound."""
+UNNOTICED = 0.05
+"""A variance between windows whose p-value is above this is taken for none: were it there, it would be negligible."""
+SHAPE_BINS = 10
+COMMON = 0.002
+"""Share of rows from which a category is looked at on its own."""
+NOTHING, SMALLEST_SHARE = 1e-6, 1e-12
+SMALLEST_P, LARGEST_P = 1e-300, 0.9
+
+Floats = NDArray[np.float64]
+Question = Literal["location", "spread", "shape", "missing", "unseen"]
+MAIN: tuple[Question, ...] = ("location", "spread")
+QUESTIONS: tuple[Question, ...] = (*MAIN, "shape", "missing", "unseen")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What has changed in a column.
+
+    Attributes
+    ----------
+    windows : how many of the newest windows show it best.
+    p : of that question and length.
+    effect : standard deviations (location), Cohen's w (spread, shape) or Cohen's h (missing, unseen).
+    matters : False for a change that is real and negligible.
+    alarm : whether the column's p-values together exceed the budget.
+    touched : share of the rows of these windows that lie where the reference has fewer: an upper bound of the
+        predictions that it can touch.
+    """
+
+    column: str
+    question: Question
+    windows: int
+    p: float
+    effect: float
+    matters: bool
+    alarm: bool
+    touched: float
+
+    def as_json(self) -> dict[str, Any]:
+        return vars(self)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every column's findings, the strongest first, and each column's combined p-value."""
+
+    findings: tuple[Finding, ...]
+    p_values: dict[str, float]
+    level: float
+    """Below it a column's p-value is an alarm."""
+
+    @property
+    def alarms(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.alarm)
+
+
+@dataclass(frozen=True)
+class _Between:
+    """Variance between windows, in units of the variance within, and how sure it is."""
+
+    variance: float = 0.0
+    freedom: float = MOST_FREEDOM
+
+    def factor(self, rows: Any) -> Any:
+        """How many times more windows of this size differ than samples would."""
+        return 1 + rows * self.variance
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """How many times more a column's windows of `rows` rows differ than samples would, before it is moderated."""
+
+    factor: float
+    freedom: float
+    rows: float
+
+
+@dataclass(frozen=True)
+class _Tests:
+    """Answers to one question, a value per length."""
+
+    p: Floats
+    effect: Floats
+    error: Floats
+
+    @property
+    def matters(self) -> NDArray[np.bool_]:
+        return self.effect + SURE * self.error >= NEGLIGIBLE
+
+
+class Detector:
+    """Knows the reference, and how much windows differ when nothing has changed.
+
+    Parameters
+    ----------
+    reference : per column the windows of the rows that the champion learned from; one window where they have no time.
+    calm : per column the windows since then that are old enough not to be in question and raised no alarm.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> def windows(count, shares):
+    ...     counts = rng.multinomial(500, shares, size=count).astype(float)
+    ...     return {"team": Series("category", counts, np.zeros(count), np.zeros(count))}
+    >>> detector = Detector(windows(14, [0.5, 0.3, 0.2]))
+    >>> len(detector.examine(windows(1, [0.5, 0.3, 0.2]), level=1e-4).alarms)
+    0
+    >>> [(one.column, one.question) for one in detector.examine(windows(1, [0.3, 0.5, 0.2]), level=1e-4).alarms]
+    [('team', 'shape')]
+    """
+
+    def __init__(self, reference: Mapping[str, Series], calm: Mapping[str, Series] | None = None) -> None:
+        since = calm or {}
+        self._columns = {
+            name: _Reference(one, one + since[name] if name in since else one) for name, one in reference.items()
+        }
+        self._between: dict[str, dict[Question, _Between]] = {name: {} for name in reference}
+        for kind in ("number", "category"):
+            names = [name for name, column in self._columns.items() if column.kind == kind]
+            for question in QUESTIONS:
+                raw = [self._columns[name].raw.get(question) for name in names]
+                for name, one in zip(names, _moderated(raw), strict=True):
+                    self._between[name][question] = one
+
+    def examine(self, recent: Mapping[str, Series], *, level: float) -> Report:
+        """Hold the newest windows against the reference.
+
+        Parameters
+        ----------
+        recent : per column of the reference the newest windows, at most 28 of them are looked at.
+        level : p-value below which one column is an alarm; see `level_of`.
+        """
+        found: list[Finding] = []
+        p_values: dict[str, float] = {}
+        for name, column in self._columns.items():
+            lengths = [length for length in LENGTHS if length <= len(recent[name])]
+            window = recent[name].newest(lengths)
+            tests = dict(column.tests(window, np.array(lengths), self._between[name]))
+            p_values[name] = _cauchy([np.where(one.matters, one.p, LARGEST_P) for one in tests.values()])
+            found += _findings(name, column, window, lengths, tests, alarm=p_values[name] < level, level=level)
+        return Report(tuple(sorted(found, key=lambda one: (not one.alarm, one.p))), p_values, level)
+
+
+def level_of(false_alarms_per_year: float, windows_per_year: float, columns: int) -> float:
+    """The p-value of one column in one window that keeps the budget over a year.
+
+    >>> level_of(2, 365, 20)
+    0.00027...
+    """
+    return false_alarms_per_year / max(1.0, windows_per_year) / max(1, columns)
+
+
+class _Reference:
+    """One column of the reference."""
+
+    def __init__(self, reference: Series, history: Series) -> None:
+        self.kind = reference.kind
+        self.counts = reference.counts.sum(axis=0)
+        self.rows = max(1.0, float(self.counts.sum()))
+        self.missing, self.unseen = float(reference.missing.sum()), float(reference.unseen.sum())
+        self.all = self.rows + self.missing + self.unseen
+        self.window = float((reference.counts.sum(axis=1) ** 2).sum()) / self.rows
+        self.share = self.counts / self.rows
+        self.main, self.leak = np.empty((len(self.share), 0)), 0.0
+        if self.kind == "number":
+            self.main, self.leak = _location_and_spread(self.share)
+        self.rest = _other_functions(self.share, _groups(self.share, self.kind), self.main)
+        self.raw = self._spreads(history)
+
+    def tests(
+        self, window: Series, lengths: Floats, between: Mapping[Question, _Between]
+    ) -> Iterator[tuple[Question, _Tests]]:
+        """Every question that can be asked of this column, for windows of several lengths."""
+        rows = np.maximum(window.counts.sum(axis=1), 1.0)
+        sampling = np.sqrt(1 / rows + 1 / self.rows)
+
+        def error(question: Question) -> Floats:
+            of = between[question]
+            return np.asarray(np.sqrt(of.factor(rows / lengths) / rows + of.factor(self.window) / self.rows))
+
+        main, rest = self._means(window.counts, rows)
+        for question, effect in zip(MAIN, np.abs(main.T), strict=False):
+            p = 2 * stats.t.sf(effect / error(question), between[question].freedom)
+            yield question, _Tests(p, effect, sampling)
+        free = rest.shape[1]
+        if free:
+            squared = (rest**2).sum(axis=1)
+            p = stats.f.sf(squared / free / error("shape") ** 2, free, between["shape"].freedom)
+            yield "shape", _Tests(p, np.sqrt(np.maximum(0.0, squared - free * sampling**2)), sampling)
+        everything = rows + window.missing + window.unseen
+        yield "missing", self._rate(window.missing, everything, self.missing, lengths, between["missing"])
+        if self.kind == "category":
+            yield "unseen", self._rate(window.unseen, everything, self.unseen, lengths, between["unseen"])
+
+    def touched(self, window: Series, position: int) -> float:
+        """Total variation distance between reference and window: the share of rows that are somewhere else."""
+        own = np.append(window.counts[position], [window.missing[position], window.unseen[position]])
+        reference = np.append(self.counts, [self.missing, self.unseen])
+        return float(np.abs(own / max(1.0, own.sum()) - reference / reference.sum()).sum() / 2)
+
+    def _means(self, counts: Floats, rows: Floats) -> tuple[Floats, Floats]:
+        """Of location and spread, and of the other functions; all are 0 on the reference, with variance 1."""
+        main = counts @ self.main / rows[:, None]
+        if self.leak:
+            main[:, 1] -= self.leak * main[:, 0] ** 2
+        return main, counts @ self.rest / rows[:, None]
+
+    def _rate(self, hits: Floats, rows: Floats, reference: float, lengths: Floats, between: _Between) -> _Tests:
+        own, other = between.factor(rows / lengths), between.factor(self.window)
+        p = _binomial(hits / own, rows / own, reference / other, self.all / other)
+        effect = 2 * np.abs(np.arcsin(np.sqrt(hits / rows)) - np.arcsin(np.sqrt(reference / self.all)))
+        return _Tests(p, effect, np.sqrt(1 / rows + 1 / self.all))
+
+    def _spreads(self, history: Series) -> dict[Question, _Raw]:
+        """How much more than samples the windows of a calm time differ, by question."""
+        if len(history) < FEW_WINDOWS:
+            return {}
+        rows = np.maximum(history.counts.sum(axis=1), 1.0)
+        main, rest = self._means(history.counts, rows)
+        size, freedom = _typical(rows)
+        found: dict[Question, _Raw] = {}
+        for question, values in zip(MAIN, main.T, strict=False):
+            found[question] = _Raw(_spread(values[:, None], rows), freedom, size)
+        if rest.shape[1]:
+            found["shape"] = _Raw(_spread(rest, rows), freedom, size)
+        everything = rows + history.missing + history.unseen
+        size, freedom = _typical(everything)
+        rates: dict[Question, Floats] = {"missing": history.missing, "unseen": history.unseen}
+        for question, hits in rates.items():
+            rate = hits.sum() / everything.sum()
+            if hits.sum() >= 2 * len(history) and rate < 1:
+                scaled = (hits / everything / np.sqrt(rate * (1 - rate)))[:, None]
+                found[question] = _Raw(_spread(scaled, everything), freedom, size)
+        return found
+
+
+def _location_and_spread(share: Floats) -> tuple[Floats, float]:
+    """Normal scores of a bin's mid-rank and their squares, orthonormal on the reference, shape (bins, 2); and what a
+    squared location adds to the squares, so that a column that moves does not look as if it spread.
+    """
+    rank = np.clip(np.cumsum(share) - share / 2, SMALLEST_SHARE, 1 - SMALLEST_SHARE)
+    location, _ = _standardised(special.ndtri(rank), share)
+    spread, size = _standardised(location**2 - (share * location**3).sum() * location, share)
+    return np.column_stack([location, spread]), 1 / size if size else 0.0
+
+
+def _standardised(values: Floats, share: Floats) -> tuple[Floats, float]:
+    """Mean 0 and variance 1 under the shares, and what they were divided by; all 0 where nothing varies."""
+    centred = values - (share * values).sum()
+    size = float(np.sqrt((share * centred**2).sum()))
+    return (centred / size, size) if size > NOTHING else (np.zeros_like(values), 0.0)
+
+
+def _groups(share: Floats, kind: str) -> NDArray[np.intp]:
+    """For each bin the group that it belongs to when the shape is looked at."""
+    if kind == "number":
+        rank = np.cumsum(share) - share / 2
+        return np.asarray(np.minimum(rank * SHAPE_BINS, SHAPE_BINS - 1), dtype=np.intp)
+    common = share >= COMMON
+    groups = np.maximum(np.cumsum(common) - 1, 0)
+    return np.asarray(np.where(common, groups, groups.max() + 1), dtype=np.intp)
+
+
+def _other_functions(share: Floats, groups: NDArray[np.intp], main: Floats) -> Floats:
+    """All functions of the groups that are orthogonal to a constant and to the main ones, orthonormal; (bins, d)."""
+    root = np.sqrt(np.maximum(share, SMALLEST_SHARE))[:, None]
+    known, _ = np.linalg.qr(np.column_stack([np.ones(len(share)), main]) * root)
+    left = np.eye(groups.max() + 1)[groups] * root
+    left -= known @ (known.T @ left)
+    functions, size, _ = np.linalg.svd(left, full_matrices=False)
+    return np.asarray(functions[:, size > NOTHING] / root)
+
+
+def _typical(rows: Floats) -> tuple[float, float]:
+    """Size of windows that stands for all of them, and the degrees of freedom that they are worth."""
+    size = (rows.sum() - (rows**2).sum() / rows.sum()) / (len(rows) - 1)
+    return float(size), float(rows.sum() ** 2 / (rows**2).sum() - 1)
+
+
+def _spread(values: Floats, rows: Floats) -> float:
+    """Mean squared deviation of windows from their mean, in units of what sampling explains."""
+    centre = (values * rows[:, None]).sum(axis=0) / rows.sum()
+    return float(((values - centre) ** 2 * rows[:, None]).sum(axis=0).mean() / (len(rows) - 1))
+
+
+def _moderated(raw: Sequence[_Raw | None]) -> list[_Between]:
+    """Each column's variance between windows, drawn towards that of all; Smyth 2004, section 6.2."""
+    known = [one for one in raw if one and one.factor > 0 and one.freedom > 0]
+    if len(known) < 3:  # noqa: PLR2004 - two columns tell nothing of the others
+        return [_between(one.factor, one.freedom, one.rows) if one in known and one else _Between() for one in raw]
+    factor, freedom = np.array([one.factor for one in known]), np.array([one.freedom for one in known])
+    logs = np.log(factor) - special.digamma(freedom / 2) + np.log(freedom / 2)
+    excess = logs.var(ddof=1) - special.polygamma(1, freedom / 2).mean()
+    prior = 2 * _inverse_trigamma(excess) if excess > NOTHING else np.inf
+    centre = float(np.exp(logs.mean() + (special.digamma(prior / 2) - np.log(prior / 2) if np.isfinite(prior) else 0)))
+    size = float(np.mean([one.rows for one in known]))
+    if np.isinf(prior) and stats.chi2.sf(centre * freedom.sum(), freedom.sum()) > UNNOTICED:
+        centre = 1.0
+    moderated = []
+    for one in raw:
+        if one is None or one not in known:
+            moderated.append(_between(centre, prior, size))
+        elif np.isinf(prior):
+            moderated.append(_between(centre, freedom.sum(), one.rows))
+        else:
+            both = prior + one.freedom
+            moderated.append(_between((prior * centre + one.freedom * one.factor) / both, both, one.rows))
+    return moderated
+
+
+def _between(factor: float, freedom: float, rows: float) -> _Between:
+    return _Between(max(0.0, factor - 1) / rows, min(freedom, MOST_FREEDOM))
+
+
+def _inverse_trigamma(value: float) -> float:
+    """Newton's method on 1 / trigamma, which is nearly linear; Smyth 2004, appendix."""
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = special.polygamma(1, x)
+        step = trigamma * (1 - trigamma / value) / special.polygamma(2, x)
+        x += step
+        if abs(step) < 1e-8 * x:
+            break
+    return float(x)
+
+
+def _binomial(hits: Floats, rows: Floats, reference: float, reference_rows: float) -> Floats:
+    """Two-sided p-values of a rate against the reference's, given both together; counts need not be whole."""
+    total, share = hits + reference, rows / (rows + reference_rows)
+    none, all_here = hits <= 0, total - hits <= 0
+    upper = np.where(none, 1.0, special.betainc(np.where(none, 1, hits), total - hits + 1, share))
+    lower = np.where(all_here, 1.0, special.betainc(np.where(all_here, 1, total - hits), hits + 1, 1 - share))
+    return np.asarray(np.minimum(1.0, 2 * np.minimum(upper, lower)))
+
+
+def _cauchy(p_values: Sequence[Floats]) -> float:
+    """One p-value from many that may depend on each other; a p-value of 1 must not outweigh all others."""
+    p = np.clip(np.concatenate(p_values), SMALLEST_P, LARGEST_P)
+    mean = float(np.where(p < 1e-8, 1 / (np.pi * p), np.tan((0.5 - p) * np.pi)).mean())  # noqa: PLR2004 - tan loses it
+    return 1 / (np.pi * mean) if mean > 1e8 else 0.5 - float(np.arctan(mean)) / np.pi  # noqa: PLR2004
+
+
+def _findings(
+    name: str,
+    column: _Reference,
+    window: Series,
+    lengths: Sequence[int],
+    tests: Mapping[Question, _Tests],
+    *,
+    alarm: bool,
+    level: float,
+) -> Iterator[Finding]:
+    """The strongest length of every question whose p-value is below the level; of an alarm, at least the strongest."""
+    strongest = min(tests, key=lambda question: float(np.where(tests[question].matters, tests[question].p, 1.0).min()))
+    for question, one in tests.items():
+        judged = np.where(one.matters, one.p, 1.0) if one.matters.any() else one.p
+        best = int(np.argmin(judged))
+        matters, p = bool(one.matters[best]), float(one.p[best])
+        if p < level or (alarm and question == strongest):
+            touched = column.touched(window, best)
+            yield Finding(
+                name, question, lengths[best], p, float(one.effect[best]), matters, alarm and matters, touched
+            )

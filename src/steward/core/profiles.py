@@ -1,0 +1,622 @@
+"""A table as a compact summary that can be added to another: counts over bins that were fixed at training time.
+
+Bins are an arithmetic grid, so that an engine finds a value's cell without comparing it with sorted edges; cells are
+pooled to quantile bins of the reference afterwards. A profile holds no row and no rare value: it can be kept for ever.
+
+An engine counts, by the Ibis expressions at the end of this file: every column is grouped on its own, which reads each
+column once, and three times as fast as histograms as aggregates.
+"""
+
+import ast
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import pairwise
+from operator import add, and_, eq, ge, gt, le, lt, ne, or_
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steward.config import ModelFile
+from steward.expressions import Expression
+
+CELLS = 1_024
+"""Of the grid over a numeric column."""
+BINS = 50
+"""Quantile bins that the cells are pooled to."""
+MOST_LEVELS = 250
+"""Of a category; rarer ones are pooled."""
+MOST_VALUES = 5_000
+"""Different values of a category that are told apart at all."""
+MOST_UNSEEN = 20
+"""Values that training did not know which are named."""
+PREDICTION, CONFIDENCE = "prediction", "confidence"
+"""Columns beside those of the contract, where it has none of this name."""
+
+Counts = NDArray[np.int64]
+Kind = Literal["number", "category"]
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Where the values of a column are counted.
+
+    Attributes
+    ----------
+    low, step : numbers: value → cell `floor((value - low) / step)`, kept within 0 … CELLS - 1.
+    edges : numbers: the first cell of every bin but the first; rising.
+    levels : categories: a bin each, in this order.
+    rare : categories: further values that training knew; they share the last bin.
+    open : categories: training knew more values than can be kept, so that every other value counts as a rare one.
+    """
+
+    kind: Kind
+    low: float = 0.0
+    step: float = 1.0
+    edges: tuple[int, ...] = ()
+    levels: tuple[str, ...] = ()
+    rare: tuple[str, ...] = ()
+    open: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many; at least one, which stays empty where training saw no value."""
+        return len(self.edges) + 1 if self.kind == "number" else max(1, len(self.levels) + bool(self.rare))
+
+    @property
+    def bounds(self) -> NDArray[np.float64]:
+        """Numbers: the inner edges of the bins as values."""
+        return self.low + self.step * np.array(self.edges, dtype=float)
+
+    def as_json(self) -> dict[str, Any]:
+        return vars(self)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in document.items()}
+        return cls(**fields)
+
+    @classmethod
+    def of_numbers(cls, low: float, high: float, cells: Counts) -> Self:
+        """Quantile bins from a first count over a grid; `low` and below is its first cell, `high` and above its last.
+
+        >>> bins = Bins.of_numbers(0.0, 10.23, np.bincount([0, 0, 500, 1023], minlength=1024))
+        >>> bins.edges, bins.count
+        ((1, 501), 3)
+        """
+        step = (high - low) / (CELLS - 1) or 1.0
+        share = np.cumsum(cells) / max(1, cells.sum())
+        wanted = np.searchsorted(share, np.arange(1, BINS) / BINS) + 1
+        full = [int(edge) for edge in np.unique(wanted) if cells[:edge].any() and cells[edge:].any()]
+        return cls("number", low=low, step=step, edges=tuple(full))
+
+    @classmethod
+    def of_levels(cls, counts: Mapping[str, int]) -> Self:
+        """A bin per value, the most frequent first; one bin for all that are rare."""
+        names = sorted(counts, key=lambda name: (-counts[name], name))
+        rare, too_many = sorted(names[MOST_LEVELS:MOST_VALUES]), len(names) > MOST_VALUES
+        return cls("category", levels=tuple(names[:MOST_LEVELS]), rare=tuple(rare), open=too_many)
+
+    def pooled(self, cells: Counts) -> Counts:
+        """Counts per bin from counts per cell of the grid."""
+        edges = [0, *self.edges, len(cells)]
+        return np.array([cells[start:end].sum() for start, end in pairwise(edges)], dtype=np.int64)
+
+    def sorted_in(self, found: Mapping[str, int]) -> tuple[Counts, int]:
+        """Counts per bin from counts per value, and how many values training did not know."""
+        position = {name: index for index, name in enumerate(self.levels)} | dict.fromkeys(self.rare, len(self.levels))
+        counts, unseen = np.zeros(self.count, dtype=np.int64), 0
+        for name, rows in found.items():
+            if name in position or self.open:
+                counts[position.get(name, len(self.levels))] += rows
+            else:
+                unseen += rows
+        return counts, unseen
+
+    def knows(self, name: str) -> bool:
+        """Is it a value that training saw, or may have seen?"""
+        return self.open or name in self.levels or name in self.rare
+
+
+@dataclass(frozen=True)
+class ColumnProfile:
+    """One column of some rows; numbers also have extremes and moments."""
+
+    counts: tuple[int, ...]
+    missing: int = 0
+    unseen: int = 0
+    minimum: float | None = None
+    maximum: float | None = None
+    total: float = 0.0
+    squares: float = 0.0
+
+    @property
+    def known(self) -> int:
+        """Rows with a value that has a bin."""
+        return sum(self.counts)
+
+    def __add__(self, other: Self) -> "ColumnProfile":
+        return ColumnProfile(
+            counts=tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)),
+            missing=self.missing + other.missing,
+            unseen=self.unseen + other.unseen,
+            minimum=min(_there(self.minimum, other.minimum), default=None),
+            maximum=max(_there(self.maximum, other.maximum), default=None),
+            total=self.total + other.total,
+            squares=self.squares + other.squares,
+        )
+
+
+def _there(*values: float | None) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Some rows, column by column; profiles over the same bins add up.
+
+    Examples
+    --------
+    >>> one = Profile(2, {"team": ColumnProfile((1, 1))})
+    >>> (one + one).columns["team"].counts
+    (2, 2)
+    """
+
+    rows: int
+    columns: dict[str, ColumnProfile]
+
+    def __add__(self, other: Self) -> "Profile":
+        return Profile(self.rows + other.rows, {name: own + other.columns[name] for name, own in self.columns.items()})
+
+    @classmethod
+    def empty(cls, bins: Mapping[str, Bins]) -> Self:
+        """No row at all."""
+        return cls(0, {name: ColumnProfile((0,) * one.count) for name, one in bins.items()})
+
+    def as_json(self) -> dict[str, Any]:
+        return {"rows": self.rows, "columns": {name: vars(column) for name, column in self.columns.items()}}
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        columns = document["columns"].items()
+        return cls(
+            document["rows"],
+            {name: ColumnProfile(**{**column, "counts": tuple(column["counts"])}) for name, column in columns},
+        )
+
+
+@dataclass(frozen=True)
+class Series:
+    """One column's windows in order of time.
+
+    Attributes
+    ----------
+    counts : shape (windows, bins); missing, unseen : shape (windows,).
+    """
+
+    kind: Kind
+    counts: NDArray[np.float64]
+    missing: NDArray[np.float64]
+    unseen: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, kind: Kind, windows: Iterable[ColumnProfile]) -> Self:
+        found = list(windows)
+        return cls(
+            kind,
+            np.array([one.counts for one in found], dtype=float),
+            np.array([one.missing for one in found], dtype=float),
+            np.array([one.unseen for one in found], dtype=float),
+        )
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __add__(self, other: Self) -> "Series":
+        """These windows, then the other ones."""
+        joined = (np.concatenate(pair) for pair in zip(self._arrays, other._arrays, strict=True))
+        return Series(self.kind, *joined)
+
+    def newest(self, lengths: Sequence[int]) -> "Series":
+        """The newest 1, 2, 3 … windows, each time added up."""
+        return Series(self.kind, *(np.array([one[-n:].sum(axis=0) for n in lengths]) for one in self._arrays))
+
+    @property
+    def _arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        return self.counts, self.missing, self.unseen
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What windows are held against: the rows that a version learned from.
+
+    Attributes
+    ----------
+    bins : per column; `prediction` and `confidence` among them.
+    windows : of the columns of the contract and its features, in order of time; one where rows have no time.
+    answers : of `prediction` and `confidence`, on rows that the version had not learned from.
+    """
+
+    bins: dict[str, Bins]
+    windows: tuple[Profile, ...]
+    answers: Profile
+
+    @property
+    def columns(self) -> dict[str, list[ColumnProfile]]:
+        """The windows of each column."""
+        names = self.windows[0].columns if self.windows else {}
+        found = {name: [one.columns[name] for one in self.windows] for name in names}
+        return found | {name: [one] for name, one in self.answers.columns.items()}
+
+    @property
+    def series(self) -> dict[str, Series]:
+        """As `Detector` takes them; windows in which a column has no row say nothing of it."""
+        return {name: self.series_of(name, windows) for name, windows in self.columns.items()}
+
+    def series_of(self, name: str, windows: Iterable[ColumnProfile]) -> Series:
+        return Series.of(self.bins[name].kind, [one for one in windows if one.known + one.missing + one.unseen])
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "bins": {name: bins.as_json() for name, bins in self.bins.items()},
+            "windows": [one.as_json() for one in self.windows],
+            "answers": self.answers.as_json(),
+        }
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        return cls(
+            {name: Bins.read(bins) for name, bins in document["bins"].items()},
+            tuple(Profile.read(one) for one in document["windows"]),
+            Profile.read(document["answers"]),
+        )
+
+
+# Counting where the rows are: Ibis expressions, nothing is computed here.
+
+
+WINDOW = "@window"
+"""Column that says which window a row is in: whole numbers from 0."""
+OUTER = 1 / BINS
+"""The grid lies between these quantiles: the outermost bins are open anyway, and one outlier must not stretch it."""
+
+
+def kinds_of(model: ModelFile) -> dict[str, Kind]:
+    """What is profiled of a contract, and how: its columns, its features, and the answers."""
+    found: dict[str, Kind] = {
+        name: "category" if column.type in ("category", "boolean") else "number"
+        for name, column in model.columns.items()
+    }
+    answers: dict[str, Kind] = (
+        {PREDICTION: "category", CONFIDENCE: "number"} if model.classes else {PREDICTION: "number"}
+    )
+    features: dict[str, Kind] = dict.fromkeys(model.features, "number")
+    return (
+        found | features | {name: kind for name, kind in answers.items() if name not in found and name not in features}
+    )
+
+
+def values_of(table: Any, model: ModelFile) -> dict[str, Any]:
+    """The columns of a contract and its features as what is profiled: numbers as float64, all others as texts.
+
+    Parameters
+    ----------
+    table : Ibis table with the columns of the contract, cleaned; booleans as booleans or as 0 and 1.
+    """
+    found = {}
+    for name, column in model.columns.items():
+        if column.type == "boolean":
+            found[name] = _boolean_text(table[name])
+        else:
+            found[name] = table[name].cast("string" if column.type == "category" else "float64")
+    features = {name: Expression.parse(feature.expression) for name, feature in model.features.items()}
+    return found | {name: feature_value(expression, table) for name, expression in features.items()}
+
+
+def _boolean_text(column: Any) -> Any:
+    import ibis
+
+    if not column.type().is_boolean():
+        column = column.cast("float64") != 0
+    return ibis.cases((column, "true"), (~column, "false"), else_=ibis.null("string"))
+
+
+def ranges(table: Any, kinds: Mapping[str, Kind]) -> Any:
+    """One row: low and high quantile, smallest and largest value of every number; all null where there is none."""
+    numbers = [name for name, kind in kinds.items() if kind == "number"]
+    found = {
+        f"{what}:{name}": value
+        for name in numbers
+        for what, value in {
+            "low": table[name].quantile(OUTER),
+            "high": table[name].quantile(1 - OUTER),
+            "minimum": table[name].min(),
+            "maximum": table[name].max(),
+        }.items()
+    }
+    return table.aggregate(rows=table.count(), **found)
+
+
+def grid(found: Mapping[str, Any], name: str) -> Bins:
+    """A number's grid without bins yet, from what `ranges` found."""
+    low, high = found[f"low:{name}"], found[f"high:{name}"]
+    if low == high:
+        low, high = found[f"minimum:{name}"], found[f"maximum:{name}"]
+    if low is None or not math.isfinite(high - low):
+        return Bins("number")
+    return Bins.of_numbers(low, high, np.zeros(CELLS, dtype=np.int64))
+
+
+def cells(table: Any, grids: Mapping[str, Bins]) -> Any:
+    """How many rows are in each cell of each number: Ibis table of `column` (position in `grids`), `@window`, `cell`
+    (null where missing) and `n`.
+    """
+    return _joined(
+        [_grouped(table, place, cell=_cell(table[name], one)) for place, (name, one) in enumerate(grids.items())]
+    )
+
+
+def _cell(value: Any, one: Bins) -> Any:
+    return ((value - one.low) * (1 / one.step)).clip(0, CELLS - 1).cast("uint16")
+
+
+def levels(table: Any, known: Mapping[str, Sequence[str] | None]) -> Any:
+    """How many rows have each value of each category: Ibis table of `column` (position in `known`), `@window`, `level`,
+    `there` and `n`.
+
+    Parameters
+    ----------
+    known : per category the values that are told apart, all others have a null `level` though they are `there`; or None for
+        the most frequent ones, whatever they are.
+    """
+    import ibis
+
+    parts = []
+    for place, (name, names) in enumerate(known.items()):
+        value = table[name]
+        level = value if names is None else value.isin(list(names)).ifelse(value, ibis.null("string"))
+        counted = _grouped(table, place, level=level, there=value.notnull())
+        parts.append(
+            counted if names is not None else counted.order_by([counted.n.desc(), "level"]).limit(MOST_VALUES + 2)
+        )
+    return _joined(parts)
+
+
+def _grouped(table: Any, place: int, **by: Any) -> Any:
+    import ibis
+
+    keys = {WINDOW: table[WINDOW], **by}
+    counted = table.group_by(**keys).aggregate(n=lambda rows: rows.count())
+    return counted.select(*keys, "n", column=ibis.literal(place, "int16"))
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    import ibis
+
+    return ibis.union(*parts) if len(parts) > 1 else parts[0] if parts else None
+
+
+def moments(table: Any, kinds: Mapping[str, Kind]) -> Any:
+    """A row per `@window`: rows; values of each column; extremes, sum and sum of squares of the numbers."""
+    found: dict[str, Any] = {"rows": table.count()}
+    for name, kind in kinds.items():
+        value = table[name]
+        found[f"known:{name}"] = value.count()
+        if kind == "number":
+            squares = (value * value).sum()
+            found |= {f"minimum:{name}": value.min(), f"maximum:{name}": value.max()}
+            found |= {f"total:{name}": value.sum(), f"squares:{name}": squares}
+    return table.group_by(WINDOW).aggregate(**found)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What an engine has counted, as Arrow tables: `cells`, `levels` and `moments`."""
+
+    cells: Any
+    levels: Any
+    moments: Any
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """The windows of some rows.
+
+    Attributes
+    ----------
+    windows : by the number of the window, rising.
+    unseen : per category the values that training did not know, the most frequent ones, with their rows.
+    """
+
+    windows: dict[int, Profile]
+    unseen: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def bins_of(counted: Counted, grids: Mapping[str, Bins], categories: Sequence[str]) -> dict[str, Bins]:
+    """The bins that a first count leads to: quantiles of numbers, and the most frequent values of categories."""
+    bins = dict(grids)
+    for place, (name, one) in enumerate(grids.items()):
+        found = _of_column(counted.cells, place)
+        inside = found["cell"] >= 0
+        counts = np.bincount(found["cell"][inside].astype(int), found["n"][inside], minlength=CELLS).astype(np.int64)
+        bins[name] = Bins.of_numbers(one.low, one.low + one.step * (CELLS - 1), counts)
+    for place, name in enumerate(categories):
+        found = _of_column(counted.levels, place)
+        named = dict(zip(found["level"][found["there"]], found["n"][found["there"]].tolist(), strict=True))
+        bins[name] = Bins.of_levels(named)
+    return bins
+
+
+def profiled(counted: Counted, bins: Mapping[str, Bins]) -> Profiled:
+    """Profiles over bins that are known.
+
+    Parameters
+    ----------
+    counted : `cells` and `levels` in the order of the numbers and of the categories among the bins.
+    """
+    numbers = [name for name, one in bins.items() if one.kind == "number"]
+    categories = [name for name, one in bins.items() if one.kind == "category"]
+    rows = {row[WINDOW]: row for row in counted.moments.to_pylist()}
+    columns: dict[str, dict[int, ColumnProfile]] = {}
+    unseen = {}
+    for place, name in enumerate(numbers):
+        columns[name] = _number_windows(_of_column(counted.cells, place), bins[name], name, rows)
+    for place, name in enumerate(categories):
+        found = _of_column(counted.levels, place)
+        columns[name] = _category_windows(found, bins[name], name, rows)
+        unseen[name] = _unknown(found, bins[name])
+    windows = {
+        number: Profile(row["rows"], {name: columns[name][number] for name in bins})
+        for number, row in sorted(rows.items())
+    }
+    return Profiled(windows, {name: found for name, found in unseen.items() if found})
+
+
+def _of_column(table: Any, place: int) -> dict[str, NDArray[Any]]:
+    """The rows of one column as arrays; a missing cell is -1."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = table.filter(pc.equal(table["column"], place))
+    found = {name: rows[name] for name in rows.column_names}
+    if "cell" in found:
+        found["cell"] = found["cell"].cast(pa.int32()).fill_null(-1)
+    return {name: column.to_numpy(zero_copy_only=False) for name, column in found.items()}
+
+
+def _number_windows(
+    found: Mapping[str, NDArray[Any]], bins: Bins, name: str, rows: Mapping[int, Mapping[str, Any]]
+) -> dict[int, ColumnProfile]:
+    windows = {}
+    for number, row in rows.items():
+        mine = found[WINDOW] == number
+        place, n = found["cell"][mine], found["n"][mine]
+        inside = place >= 0
+        counts = bins.pooled(np.bincount(place[inside], n[inside], minlength=CELLS).astype(np.int64))
+        windows[number] = ColumnProfile(
+            tuple(counts.tolist()),
+            missing=row["rows"] - row[f"known:{name}"],
+            **{what: _finite(row[f"{what}:{name}"]) for what in ("minimum", "maximum")},
+            **{what: _finite(row[f"{what}:{name}"]) or 0.0 for what in ("total", "squares")},
+        )
+    return windows
+
+
+def _finite(value: float | None) -> float | None:
+    """The number, or the largest there is: JSON knows no infinity."""
+    return None if value is None or math.isnan(value) else max(-1e308, min(1e308, value))
+
+
+def _category_windows(
+    found: Mapping[str, NDArray[Any]], bins: Bins, name: str, rows: Mapping[int, Mapping[str, Any]]
+) -> dict[int, ColumnProfile]:
+    """Values that are not listed one by one are rare ones of an open category, or ones that training did not know."""
+    windows = {}
+    for number, row in rows.items():
+        named = (found[WINDOW] == number) & found["there"]
+        listed = {
+            level: int(n)
+            for level, n in zip(found["level"][named], found["n"][named], strict=True)
+            if level is not None
+        }
+        counts, unseen = bins.sorted_in(listed)
+        known = row[f"known:{name}"]
+        others = known - int(counts.sum()) - unseen
+        if bins.open or bins.rare:
+            counts[-1] += others
+        windows[number] = ColumnProfile(tuple(counts.tolist()), row["rows"] - known, known - int(counts.sum()))
+    return windows
+
+
+def _unknown(found: Mapping[str, NDArray[Any]], bins: Bins) -> dict[str, int]:
+    named = found["there"]
+    values = {
+        level: int(n)
+        for level, n in zip(found["level"][named], found["n"][named], strict=True)
+        if level is not None and not bins.knows(level)
+    }
+    return dict(sorted(values.items(), key=lambda item: (-item[1], item[0]))[:MOST_UNSEEN])
+
+
+# Features: what `Expression.evaluate` says of arrays, as an engine says it.
+
+
+BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: add,
+    ast.Sub: lambda left, right: left - right,
+    ast.Mult: lambda left, right: left * right,
+    ast.Div: lambda left, right: left / right.nullif(0),
+    ast.FloorDiv: lambda left, right: (left / right.nullif(0)).floor(),
+    ast.Mod: lambda left, right: left - right * (left / right.nullif(0)).floor(),
+}
+COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: eq,
+    ast.NotEq: ne,
+    ast.Lt: lt,
+    ast.LtE: le,
+    ast.Gt: gt,
+    ast.GtE: ge,
+}
+
+
+def feature_value(expression: Expression, table: Any) -> Any:
+    """A feature as an Ibis number; null where it is infinite or undefined, as the models see it.
+
+    Parameters
+    ----------
+    table : Ibis table with the contract's columns.
+    """
+    return _as_number(_translated(expression.tree, table))
+
+
+def _translated(node: ast.expr, table: Any) -> Any:
+    import ibis
+
+    match node:
+        case ast.Name():
+            return table[node.id]
+        case ast.Constant():
+            return ibis.literal(float(node.value) if type(node.value) is int else node.value)
+        case ast.BoolOp():
+            return reduce(and_ if isinstance(node.op, ast.And) else or_, [_true(one, table) for one in node.values])
+        case ast.UnaryOp(op=ast.Not()):
+            return ~_true(node.operand, table)
+        case ast.UnaryOp():
+            value = _as_number(_translated(node.operand, table))
+            return -value if isinstance(node.op, ast.USub) else value
+        case ast.BinOp():
+            sides = (_as_number(_translated(side, table)) for side in (node.left, node.right))
+            return BINARY[type(node.op)](*sides)
+        case ast.Compare():
+            return _compared(node, table)
+        case ast.IfExp():
+            body, otherwise = _translated(node.body, table), _translated(node.orelse, table)
+            return _true(node.test, table).ifelse(body, otherwise)
+    raise TypeError(f"unchecked node {node!r}")
+
+
+def _as_number(value: Any) -> Any:
+    return value.cast("float64")
+
+
+def _true(node: ast.expr, table: Any) -> Any:
+    """True or false, never null: what is missing is not true."""
+    value = _translated(node, table)
+    return (value if value.type().is_boolean() else _as_number(value) != 0).fill_null(False)
+
+
+def _compared(node: ast.Compare, table: Any) -> Any:
+    """A missing value makes every comparison false but `!=` and `not in`."""
+    left, found = _translated(node.left, table), []
+    for op, comparator in zip(node.ops, node.comparators, strict=True):
+        if isinstance(op, ast.In | ast.NotIn):
+            members = [item.value for item in getattr(comparator, "elts", ()) if isinstance(item, ast.Constant)]
+            inside = left.isin(members).fill_null(False) if members else left.isnull() & left.notnull()
+            found.append(~inside if isinstance(op, ast.NotIn) else inside)
+            continue
+        right = _translated(comparator, table)
+        found.append(COMPARISONS[type(op)](left, right).fill_null(isinstance(op, ast.NotEq)))
+        left = right
+    return reduce(and_, found)

@@ -1,0 +1,53 @@
+"""Profiles add up, keep what they were told, and sort values into the reference's bins."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steward.core.profiles import BINS, CELLS, Bins, ColumnProfile, Profile, Series
+
+
+def test_quantile_bins_hold_equal_shares():
+    values = np.random.default_rng(0).uniform(0, 100, 50_000)
+    cells = np.bincount(np.minimum((values / values.max() * (CELLS - 1)).astype(int), CELLS - 1), minlength=CELLS)
+    bins = Bins.of_numbers(0.0, float(values.max()), cells)
+    assert bins.count == BINS
+    assert bins.pooled(cells).sum() == 50_000
+    assert bins.pooled(cells) == pytest.approx(np.full(BINS, 1_000), rel=0.15)
+
+
+@given(st.dictionaries(st.integers(0, CELLS - 1), st.integers(1, 1_000), min_size=1, max_size=20))
+def test_no_bin_of_the_reference_is_empty(found):
+    cells = np.zeros(CELLS, dtype=np.int64)
+    for cell, rows in found.items():
+        cells[cell] = rows
+    bins = Bins.of_numbers(0.0, 1.0, cells)
+    assert bins.pooled(cells).sum() == sum(found.values())
+    assert bins.pooled(cells).min() > 0
+
+
+def test_rare_levels_share_a_bin_and_new_ones_are_unseen():
+    bins = Bins.of_levels({f"team {i}": 1_000 - i for i in range(300)})
+    counts, unseen = bins.sorted_in({"team 0": 5, "team 299": 2, "team 260": 1, "brand new": 4})
+    assert (counts[0], counts[-1], counts.sum(), unseen) == (5, 3, 8, 4)
+    assert Bins.read(json.loads(json.dumps(bins.as_json()))) == bins
+
+
+def test_profiles_add_up_and_survive_json():
+    one = Profile(3, {"hour": ColumnProfile((1, 1), 1, 0, 2.0, 5.0, 7.0, 29.0)})
+    two = Profile(2, {"hour": ColumnProfile((0, 2), 0, 0, 9.0, 9.0, 18.0, 162.0)})
+    both = one + two
+    assert both == Profile(5, {"hour": ColumnProfile((1, 3), 1, 0, 2.0, 9.0, 25.0, 191.0)})
+    assert Profile.read(json.loads(json.dumps(both.as_json()))) == both
+    assert (one + Profile(1, {"hour": ColumnProfile((0, 0), 1)})).columns["hour"].minimum == 2.0
+
+
+def test_a_series_adds_its_newest_windows_up():
+    series = Series.of("number", [ColumnProfile((1, 0), 1), ColumnProfile((0, 2)), ColumnProfile((3, 3), 4)])
+    newest = series.newest([1, 2, 3])
+    assert newest.counts.tolist() == [[3, 3], [3, 5], [4, 5]]
+    assert newest.missing.tolist() == [4, 4, 5]
+    assert len(series + series) == 6
