@@ -275,37 +275,29 @@ def test_a_locked_ledger(described: "Installation", monkeypatch: pytest.MonkeyPa
     assert is_clean(described, allowed=())
 
 
-def skops_file(installation: "Installation") -> Path:
-    (path,) = Path(installation.workspace.store.root, "files").rglob("*.skops")
-    return path
+PREDICT = ("predict", "risk", '{"files": 3, "stage": "dev"}')
+PROMOTE = ("promote", "risk", "1", "--why", "again")
 
 
 @pytest.mark.parametrize(
-    "command",
-    [
-        ("predict", "risk", '{"files": 3, "stage": "dev"}'),
-        ("promote", "risk", "1", "--why", "again"),
-    ],
-    ids=lambda command: command[0],
+    ("command", "file"),
+    [(PREDICT, "*.onnx"), (PREDICT, "*.json"), (PROMOTE, "*.skops")],
+    ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_an_artifact_with_one_byte_changed(trained: "Installation", command: tuple[str, ...]) -> None:
-    path = skops_file(trained)
+def test_an_artifact_with_one_byte_changed(trained: "Installation", command: tuple[str, ...], file: str) -> None:
+    (path,) = Path(trained.workspace.store.root, "files").rglob(file)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     before = trained.workspace.ledger.entries()
     answer = refused(trained, *command)
     assert answer["error"] == "ArtifactDamaged"
-    assert path.name.removesuffix(".skops") in answer["allowed"]
+    assert path.stem in answer["allowed"]
     assert answer["do"]
     assert trained.workspace.ledger.entries() == before
 
 
-@pytest.mark.parametrize(
-    "command",
-    [("predict", "risk", '{"files": 3, "stage": "dev"}'), ("promote", "risk", "1", "--why", "again")],
-    ids=lambda command: command[0],
-)
+@pytest.mark.parametrize("command", [PREDICT, PROMOTE], ids=lambda command: command[0])
 def test_an_artifact_with_a_type_that_is_not_on_the_list(
     trained: "Installation", command: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -314,7 +306,8 @@ def test_an_artifact_with_a_type_that_is_not_on_the_list(
     version = workspace.registry.version("risk", 1)
     challenger = workspace.load(Challenger, version.challenger)
     workspace.artifacts.write_skops(make_pipeline(FunctionTransformer(shutil.rmtree)), tmp_path / "evil.skops")
-    smuggled = challenger.model_copy(update={"skops": workspace.store.put(tmp_path / "evil.skops", "evil.skops")})
+    evil = workspace.store.put(tmp_path / "evil.skops", "evil.skops")
+    smuggled = challenger.model_copy(update={"skops": evil, "engine": "pipeline"})
     workspace.store.write_record("challenger", version.challenger.digest, smuggled.as_json())
     before = workspace.ledger.entries()
     answer = refused(trained, *command)

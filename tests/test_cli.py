@@ -17,7 +17,19 @@ from steward.records import Candidate, Estimate, Reference, Trial
 if TYPE_CHECKING:
     from conftest import Installation
 
-COMMANDS = ("init", "check", "train", "predict", "status", "history", "promote", "rollback", "reproduce", "report")
+COMMANDS = (
+    "init",
+    "check",
+    "train",
+    "predict",
+    "score",
+    "status",
+    "history",
+    "promote",
+    "rollback",
+    "reproduce",
+    "report",
+)
 ALONE = ("schema", "doctor", "demo")
 PROMISED = {
     "model", "version", "verdict", "reasons", "winner", "candidates", "test", "snapshot", "accepted", "rejected", "champion",

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="steward-airflow-"))
@@ -76,6 +77,83 @@ def test_the_dag_has_the_edges_of_the_stages(text):
         assert taken <= dag.get_task(stage.name).upstream_task_ids
     extra = set(dag.task_ids) - {stage.name for stage in stages(model)}
     assert extra == ({"plan", "card", "ask"} if model.approve == "person" else {"plan"})
+
+
+SCORED = TEXT + 'score: {input: waiting.parquet, output: answers.parquet, schedule: "0 5 * * *"}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "schedule"),
+    [
+        (TEXT, None),
+        (SCORED, "0 5 * * *"),
+        (SCORED.replace(', schedule: "0 5 * * *"', ""), "steward://deployment_risk/champion"),
+    ],
+    ids=["by hand only", "by time", "after a promotion"],
+)
+def test_a_batch_runs_after_a_promotion_or_by_time(text, schedule):
+    dag = airflow_tasks.score_dag(model_of(text))
+    asset = getattr(dag.timetable, "asset_condition", None)
+    assert (dag.dag_id, dag.task_ids, dag.catchup) == ("deployment_risk.score", ["score"], False)
+    assert schedule == (asset.objects[0].uri if asset else getattr(dag.timetable, "expression", None))
+    assert DagSerialization.to_dict(dag)
+
+
+@pytest.mark.parametrize("field", ["input", "output"])
+def test_the_batch_form_is_typed(field):
+    form = airflow_tasks.score_dag(model_of(SCORED)).params
+    assert form.get_param(field).resolve() in ("waiting.parquet", "answers.parquet")
+    for bad in ("", 5):
+        with pytest.raises(Exception, match="Failed validating"):
+            form.get_param(field).resolve(bad)
+    with pytest.raises(Exception, match="Failed validating"):
+        airflow_tasks.score_dag(model_of(TEXT)).params.get_param(field).resolve()
+
+
+def test_a_batch_task_scores_and_may_run_again(trained, tmp_path, monkeypatch):
+    for name, value in trained.environment.items():
+        monkeypatch.setenv(name, value)
+    form = {"input": str(trained.rows), "output": str(tmp_path / "answers.parquet")}
+    for _ in range(2):
+        task = Task()
+        task.context["params"] = form
+        answer = airflow_tasks.ScoreOperator(task_id="score", model="risk").execute(task.context)
+        assert json.loads(json.dumps(answer))["scored"] == len(pd.read_parquet(form["output"])) == 600
+        assert task.pushed["summary"] == f"version 1 scored 600 of 600 rows into {form['output']}"
+    task.context["params"] = form | {"input": "nothing.parquet"}
+    with pytest.raises(errors.SourceMissing, match="no file matches"):
+        airflow_tasks.ScoreOperator(task_id="score", model="risk").execute(task.context)
+    assert task.pushed["error"]["error"] == "SourceMissing"
+
+
+RUN_DAG = """
+import sys
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag(sys.argv[1], bundle_name="steward")
+run = bag.dags["risk.score"].test(run_conf={"input": sys.argv[2], "output": sys.argv[3]})
+print(run.state)
+"""
+
+
+@pytest.mark.slow
+def test_the_batch_dag_runs_in_airflow(trained, tmp_path):
+    environment = {
+        **os.environ,
+        **trained.environment,
+        "AIRFLOW_HOME": str(tmp_path / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+    }
+
+    def run(*command):
+        return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    migrated = run(sys.executable, "-m", "airflow", "db", "migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    output = tmp_path / "answers.csv"
+    ran = run(sys.executable, "-c", RUN_DAG, str(ROOT / "dags"), str(trained.rows), str(output))
+    assert ran.stdout.splitlines()[-1] == "success", ran.stdout[-3000:] + ran.stderr[-3000:]
+    assert len(pd.read_csv(output)) == 600
 
 
 def test_candidates_are_mapped_and_named():
@@ -154,6 +232,7 @@ def test_in_a_task_only_its_own_dag_is_made(models, tmp_path, monkeypatch):
     assert set(airflow_tasks.train_dags(settings_of(tmp_path))) == {"deployment_risk.train", "other.train"}
     monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "other.train")
     assert set(airflow_tasks.train_dags(settings_of(tmp_path))) == {"other.train"}
+    assert set(airflow_tasks.score_dags(settings_of(tmp_path))) == set()
 
 
 READ = """
@@ -177,7 +256,7 @@ def test_a_broken_model_file_is_one_import_error_and_reading_is_light(models, tm
     command = [sys.executable, "-c", READ, str(ROOT / "dags")]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
     found = json.loads(answer.stdout.splitlines()[-1])
-    assert "deployment_risk.train" in found["dags"]
+    assert {"deployment_risk.train", "deployment_risk.score"} <= set(found["dags"])
     assert not any(dag.startswith("broken") for dag in found["dags"])
     [(file, message)] = found["errors"].items()
     assert file.endswith("model_files.py")

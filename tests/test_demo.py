@@ -100,6 +100,13 @@ def test_once_ends_with_a_champion_and_without_processes(company):
     assert "Port 8080 is taken; Airflow listens on 80" in said
     assert "Verdict: promote" in said
     assert "Version 1 is the champion" in said
+    assert "300 new deployments were answered" in said
+    assert "(300 accepted)" in said
+    assert re.search(r"Service +http://127\.0\.0\.1:\d+/docs", said)
+    [answer] = [line for line in said.splitlines() if line.startswith('{"prediction": "High"')]
+    assert '"model_version": 1' in answer
+    assert '"logged": true' in answer
+    assert re.search(r"curl -s http://127\.0\.0\.1:\d+/v1/models/deployment_risk/predict -H", said)
     workspace = Workspace(Settings.from_environment({"STEWARD_HOME": str(company / ".steward")}))
     assert workspace.registry.champion("deployment_risk").number == 1
     [trigger] = workspace.ledger.entries("deployment_risk", "trigger")

@@ -62,7 +62,7 @@ def challenger(workspace: Workspace, model: ModelFile, skops: File, digest: str)
     made = Challenger(
         model=model.name, digest=digest, name="decision_tree", params={}, selection=reference("selection", "s"),
         roles=reference("roles", "r"), snapshot=reference("snapshot", "s"), fingerprint="f" * 64, trained_rows=100,
-        trained_units=skops, skops=skops, onnx=None, engine="skops", seed=1, threads=1, fit_seconds=1, latency_us=1,
+        trained_units=skops, skops=skops, onnx=None, engine="pipeline", seed=1, threads=1, fit_seconds=1, latency_us=1,
         parity=Parity(passed=False, rows=1, label_differences=0, largest_difference=0, reason=""), classes=model.classes,
         inputs={name: column.type for name, column in model.columns.items()}, example=RECORD, metric="accuracy",
         validation=ANY, model_file=model.model_dump(mode="json", by_alias=True), commit=None, code="c", packages={},
@@ -198,8 +198,12 @@ def test_the_champion_answers(workspace: Workspace, served: ModelFile) -> None:
         "prediction": "High",
         "confidence": 1.0,
         "probabilities": {"Low": 0.0, "Medium": 0.0, "High": 1.0},
-        "model_version": 1,
+        "interval": None,
+        "action": "proceed",
+        "message": "",
         "unseen": [],
+        "flags": [],
+        "model_version": 1,
     }
 
 

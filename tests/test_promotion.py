@@ -65,7 +65,7 @@ def judged(
     challenger = Challenger(
         model=model.name, digest=digest_of(model.name, depth), name="decision_tree", params={}, selection=ANY,
         roles=ANY, snapshot=ANY, fingerprint="f" * 64, trained_rows=3, trained_units=skops, skops=skops, onnx=None,
-        engine="skops", seed=1, threads=1, fit_seconds=1, latency_us=1, classes=model.classes,
+        engine="pipeline", seed=1, threads=1, fit_seconds=1, latency_us=1, classes=model.classes,
         parity=Parity(passed=True, rows=1, label_differences=0, largest_difference=0, reason=""),
         inputs={"files": "integer"}, example={"files": 1}, metric="accuracy", validation=VALUE, model_file={},
         commit=None, code="c", packages={"python": "3.11.7"}, machine={}, run_id=None,

@@ -13,6 +13,7 @@ import pytest
 
 from steward import steps
 from steward.config import ModelFile
+from steward.core import compilation, estimators
 from steward.errors import NotReproducible, VersionUnknown
 from steward.io.workspace import Workspace
 from steward.records import Card, Challenger, Promotion, Reference, Snapshot, Verdict
@@ -199,12 +200,17 @@ def test_card_of_a_real_run(trained: tuple[Workspace, ModelFile, Reference]) -> 
     assert Path(card.path).name in [file.path for file in workspace.registry.client.list_artifacts(card.run_id)]
 
 
-def test_wrong_onnx_is_found_and_not_served(tmp_path: Path, new_workspace: Callable[[Path], Workspace]) -> None:
-    """Gradient boosting with native categories converts without complaint, and its answers are wrong."""
+def test_wrong_onnx_is_found_and_not_served(
+    tmp_path: Path, new_workspace: Callable[[Path], Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sklearn-onnx takes gradient boosting with native categories without complaint, and its answers are wrong."""
+    monkeypatch.setattr(compilation, "compile_estimator", lambda _: (_ for _ in ()).throw(TypeError("not mine")))
+    monkeypatch.setattr(estimators, "BOOSTINGS", 1)
     workspace = new_workspace(tmp_path / "home")
     made = workspace.load(Challenger, refitted(workspace, model(tmp_path, "gradient_boosting")))
-    assert (made.engine, made.onnx, made.parity.passed) == ("skops", None, False)
-    assert "rows get another class" in made.parity.reason
+    assert [(one.name, one.parity.passed) for one in made.engines] == [("onnx", False), ("estimator", True)]
+    assert (made.engine, made.onnx, made.parity) == ("estimator", None, made.engines[-1].parity)
+    assert "rows get another class" in made.engines[0].parity.reason
 
 
 def test_tree_is_served_from_onnx(challenger: Challenger) -> None:

@@ -62,7 +62,22 @@ RETRY_POLICY = ExceptionRetryPolicy(
 )
 """What is out of reach is tried again with growing pauses, what is refused or faulty is not; the rest gets the usual retries."""
 
-TIMEOUTS = {"train_candidate": timedelta(hours=12), "refit": timedelta(hours=4), "plan": timedelta(minutes=10)}
+DEFAULTS = {
+    "owner": "steward",
+    "retries": RETRIES,
+    "retry_delay": timedelta(seconds=10),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=10),
+    "retry_policy": RETRY_POLICY,
+}
+"""Of every task."""
+
+TIMEOUTS = {
+    "train_candidate": timedelta(hours=12),
+    "refit": timedelta(hours=4),
+    "plan": timedelta(minutes=10),
+    "score": timedelta(hours=12),
+}
 TIMEOUT = timedelta(hours=2)
 ANSWER_WITHIN = timedelta(days=7)
 """How long a promotion waits for a person."""
@@ -190,6 +205,29 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
                 return steps.promote(workspace, model, given[0], approval=given[1] if given[1:] else None, at=at)
         step: Callable[..., Reference] = getattr(steps, self.step)
         return step(workspace, model, *given)
+
+
+class ScoreOperator(BaseOperator):  # type: ignore[misc]
+    """Batch scoring as one task; answers what became of the batch."""
+
+    ui_color: ClassVar[str] = "#eef0f6"
+
+    def __init__(self, *, model: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.model = model
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        from steward import steps
+        from steward.io.workspace import Workspace
+
+        workspace = Workspace(Settings.from_environment())
+        form, at = context["params"], context["dag_run"].run_after
+        with _explained(context):
+            scored = steps.score(workspace, workspace.model(self.model), form["input"], form["output"], at=at)
+        notes = f": {'; '.join(scored.notes)}" if scored.notes else ""
+        summary = f"version {scored.version} scored {scored.scored} of {scored.rows} rows into {scored.output}{notes}"
+        context["ti"].xcom_push("summary", summary)
+        return scored.as_json()
 
 
 class OpeningOperator(StepOperator):
@@ -345,14 +383,7 @@ def train_dag(model: ModelFile) -> DAG:
         max_active_runs=1,
         params=_form(model),
         tags={"steward", model.name, model.task},
-        default_args={
-            "owner": "steward",
-            "retries": RETRIES,
-            "retry_delay": timedelta(seconds=10),
-            "retry_exponential_backoff": 2.0,
-            "max_retry_delay": timedelta(minutes=10),
-            "retry_policy": RETRY_POLICY,
-        },
+        default_args=DEFAULTS,
     )
     with dag:
         plan = PlanOperator(task_id="plan", model=model.name, execution_timeout=TIMEOUTS["plan"])
@@ -452,15 +483,61 @@ def _documentation(model: ModelFile) -> str:
     )
 
 
+def score_dag(model: ModelFile) -> DAG:
+    """`<model>.score`: batch scoring after a promotion, or on its own schedule, or only by hand without `score.input`."""
+    place = "path, glob, URL or SQL table"
+    schedule: Any = None
+    if model.score.input is not None:
+        own = model.score.schedule
+        schedule = CronTriggerTimetable(own, timezone="UTC") if own else [champion_asset(model.name)]
+    dag = DAG(
+        dag_id=f"{model.name}.score",
+        description=f"Asks the champion of {model.name} about every row of a table",
+        schedule=schedule,
+        catchup=False,
+        max_active_runs=1,
+        params={
+            "input": Param(
+                model.score.input or "",
+                type="string",
+                minLength=1,
+                title="Input",
+                description=f"What to score: {place}",
+            ),
+            "output": Param(
+                model.score.output or "",
+                type="string",
+                minLength=1,
+                title="Output",
+                description="Where the answers go: a Parquet or CSV file, or a SQL table",
+            ),
+        },
+        tags={"steward", model.name, model.task},
+        default_args=DEFAULTS,
+    )
+    with dag:
+        ScoreOperator(task_id="score", model=model.name, execution_timeout=TIMEOUTS["score"])
+    return dag
+
+
 def train_dags(settings: Settings | None = None) -> dict[str, DAG]:
-    """A DAG by id for every model file that can be read; in a task only the DAG that the task belongs to."""
+    """`<model>.train` for every model file that can be read; in a task only the DAG that the task belongs to."""
+    return _dags("train", train_dag, settings)
+
+
+def score_dags(settings: Settings | None = None) -> dict[str, DAG]:
+    """`<model>.score`, likewise."""
+    return _dags("score", score_dag, settings)
+
+
+def _dags(kind: str, make: Callable[[ModelFile], DAG], settings: Settings | None) -> dict[str, DAG]:
     settings = settings or Settings.from_environment()
     wanted = get_parsing_context().dag_id
     dags = {}
     for path in settings.model_paths():
-        if wanted in (None, f"{path.stem}.train"):
+        if wanted in (None, f"{path.stem}.{kind}"):
             try:
-                dag = train_dag(settings.model(path.stem))
+                dag = make(settings.model(path.stem))
             except ModelFileError:
                 continue  # `refuse_broken_model_files` tells, in a DAG file of its own
             dags[dag.dag_id] = dag

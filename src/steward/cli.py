@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import typer
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from pathlib import Path
 
     from rich.console import Console, RenderableType
@@ -48,6 +48,16 @@ def _not_blank(text: str) -> str:
     return text.strip()
 
 
+def _duration(text: str) -> str:
+    from steward.config import parse_duration
+
+    try:
+        parse_duration(text)
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem)) from problem
+    return text
+
+
 Why = Annotated[str, typer.Option("--why", help="The reason; goes on record.", callback=_not_blank)]
 
 
@@ -61,7 +71,9 @@ class Answer:
     exit_code: int = 0
 
 
-def door(example: str) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
+def door(
+    example: str, group: typer.Typer = app, name: str | None = None
+) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
     """Makes a command of a function that answers.
 
     The command has `--json` beside the function's own options; it prints the answer, and turns every failure into one
@@ -78,7 +90,7 @@ def door(example: str) -> Callable[[Callable[..., Answer]], Callable[..., None]]
         own = inspect.signature(body)
         flag = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
         command.__signature__ = own.replace(parameters=[*own.parameters.values(), flag])  # type: ignore[attr-defined]
-        return app.command(epilog=f"Example: {example}")(command)
+        return group.command(name, epilog=f"Example: {example}")(command)
 
     return register
 
@@ -304,6 +316,35 @@ def train(
     return Answer(outcome, lambda: terminal.show_outcome(outcome))
 
 
+@door("steward monitor deployment_risk")
+def monitor(
+    name: Name,
+    *,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="The moment to look from, ISO 8601, UTC where no zone is said; now."),
+    ] = None,
+) -> Answer:
+    """Look at what the champion sees and how right it is, and decide whether a training would help."""
+    from steward import pipeline, terminal
+
+    workspace, model = _open(name)
+    moment = _moment(at) if at else _now()
+    with terminal.progress(_stderr(), 1) as on_event:
+        look = pipeline.monitor(workspace, model, at=moment, on_event=on_event).as_json()
+    return Answer(look, lambda: terminal.show_look(look))
+
+
+def _moment(text: str) -> "datetime":
+    from datetime import UTC, datetime
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as problem:
+        raise typer.BadParameter(f"{text!r} is no time; write it like 2026-03-02T06:00") from problem
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 @door("""steward predict deployment_risk '{"files_changed": 40, "environment": "prod", ...}'""")
 def predict(
     name: Name,
@@ -328,6 +369,25 @@ def _record(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RecordInvalid("the record is not a JSON object", got=text, do=do)
     return found
+
+
+@door("steward score deployment_risk waiting.parquet answers.parquet")
+def score(
+    name: Name,
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="What to score: path, glob or URL of Parquet or CSV, or a SQL table.")
+    ],
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="Where the answers go: a Parquet or CSV file, or a SQL table.")
+    ],
+) -> Answer:
+    """Ask the champion about every row of a table; rows that break the contract are set aside beside the output."""
+    from steward import steps, terminal
+
+    workspace, model = _open(name)
+    with terminal.progress_of_rows(_stderr()) as on_progress:
+        scored = steps.score(workspace, model, source, output, at=_now(), on_progress=on_progress).as_json()
+    return Answer(scored, lambda: terminal.show_scored(scored))
 
 
 @door("steward status deployment_risk")
@@ -443,6 +503,23 @@ def report(
     return Answer({"model": name, "path": card.path, "sha256": card.file.sha256}, lambda: [terminal.line(card.path)])
 
 
+@door("steward prune deployment_risk --older-than 180d --dry-run")
+def prune(
+    name: Name,
+    *,
+    older_than: Annotated[str, typer.Option(help="Age, such as 180d or 12h.", callback=_duration)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+) -> Answer:
+    """Delete old predictions and outcomes, but none that a training still needs; goes on record."""
+    from steward import retention, terminal
+    from steward.config import parse_duration
+
+    workspace, model = _open(name)
+    age = cast("timedelta", parse_duration(older_than))
+    pruned = retention.prune(workspace, model, age, by=_person(), at=_now(), dry_run=dry_run).as_json()
+    return Answer(pruned, lambda: [terminal.facts(pruned)])
+
+
 @door("steward schema > steward.schema.json")
 def schema() -> Answer:
     """Print the JSON Schema of model files, for editors."""
@@ -460,6 +537,77 @@ def doctor() -> Answer:
     findings = [finding.as_json() for finding in diagnosis.examine(Settings.from_environment())]
     ok = all(finding["ok"] for finding in findings)
     return Answer({"ok": ok, "findings": findings}, lambda: terminal.show_findings(findings), exit_code=0 if ok else 1)
+
+
+@app.command(epilog="Example: steward serve --port 8000")
+def serve(
+    *,
+    host: Annotated[str, typer.Option(help="Interface to listen on; another than loopback needs keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    certificate: Annotated[
+        str | None, typer.Option(help="PEM file of a TLS certificate; without it something else has to encrypt.")
+    ] = None,
+    private_key: Annotated[str | None, typer.Option(help="PEM file of the certificate's key.")] = None,
+    access_log: Annotated[bool, typer.Option(help="One JSON line per request on stderr.")] = True,
+) -> None:
+    """Answer over HTTP for every model file, follow promotions, and put each prediction on record; ends with a signal."""
+    from steward.config import Settings
+    from steward.errors import StewardError
+    from steward.serving.server import Listening, serve
+
+    try:
+        serve(Settings.from_environment(), Listening(host, port, certificate, private_key, access_log=access_log))
+    except StewardError as problem:
+        raise typer.Exit(_refuse(problem, sys.stdout, as_json=False)) from problem
+
+
+keys = typer.Typer(name="keys", help="API keys of the service.", no_args_is_help=True)
+app.add_typer(keys)
+
+
+@door("steward keys add release-bot --model deployment_risk --rights predict", keys)
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who will use the key; in the access log.")],
+    *,
+    model: Annotated[list[str] | None, typer.Option(help="A model it is for; every model without it.")] = None,
+    rights: Annotated[str, typer.Option(help="What it may do: predict, outcomes, or both.")] = "predict,outcomes",
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 1_000.0,
+) -> Answer:
+    """Make an API key and print it, this once; a running service knows it within seconds."""
+    from steward import terminal
+    from steward.config import Settings
+    from steward.serving.access import EVERY_MODEL, KeyFile
+
+    file = KeyFile(Settings.from_environment().home)
+    key, secret = file.add(name, model or [EVERY_MODEL], rights.split(","), rate=rate, at=_now())
+    document = {**_shown_key(key.as_json()), "key": secret}
+    return Answer(document, lambda: [terminal.facts(document)])
+
+
+@door("steward keys list", keys, "list")
+def list_keys() -> Answer:
+    """Show who has an API key, and for what."""
+    from steward import terminal
+    from steward.config import Settings
+    from steward.serving.access import KeyFile
+
+    found = [_shown_key(key.as_json()) for key in KeyFile(Settings.from_environment().home).read() or ()]
+    return Answer({"keys": found}, lambda: [terminal.facts(key) for key in found])
+
+
+@door("steward keys revoke release-bot", keys)
+def revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key.")]) -> Answer:
+    """Take an API key away; a running service forgets it within seconds."""
+    from steward import terminal
+    from steward.config import Settings
+    from steward.serving.access import KeyFile
+
+    key = _shown_key(KeyFile(Settings.from_environment().home).revoke(name).as_json())
+    return Answer(key, lambda: [terminal.facts(key)])
+
+
+def _shown_key(key: dict[str, Any]) -> dict[str, Any]:
+    return {name: ", ".join(v) if isinstance(v, list) else v for name, v in key.items() if name != "sha256"}
 
 
 @app.command(epilog="Example: steward demo --once")

@@ -1,6 +1,7 @@
 """What an operator can set: `ModelFile` says what to look after, `Settings` says where things live."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +78,19 @@ def _class_name(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
+def _is_number(value: str | float) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def _without_password(place: str) -> str:
+    if re.search(r"://[^/@:$]*:[^/@$]+@", place):
+        raise ValueError("a password does not belong in a model file; write ${NAME} and set it in the environment")
+    return place
+
+
 def _safe_expression(value: str) -> str:
     Expression.parse(value)
     return value
@@ -120,9 +134,7 @@ class Source(Section):
     @field_validator("table")
     @classmethod
     def _no_password(cls, table: str) -> str:
-        if re.search(r"://[^/@:$]*:[^/@$]+@", table):
-            raise ValueError("a password does not belong in a model file; write ${NAME} and set it in the environment")
-        return table
+        return _without_password(table)
 
     @field_validator("key")
     @classmethod
@@ -306,6 +318,41 @@ class Serve(Section):
     """The constant answer when neither champion nor previous version can answer."""
     log: Literal["durable", "crash_safe", "relaxed"] = "crash_safe"
     """What a logged prediction survives: power loss, a killed process, or neither for the last moments."""
+    log_away: Literal["spool", "refuse"] = "spool"
+    """While the log's database is away: answer and keep the row in a local file until it is back, or refuse."""
+    control: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of requests whose action is `proceed` whatever the prediction, so that a risk that is always acted upon can
+    still be measured."""
+    unknown_fields: Literal["refuse", "ignore"] = "refuse"
+    """What happens to a request with a field that the model does not know."""
+    out_of_range: Literal["refuse", "flag"] = "refuse"
+    """What happens to a request with a number outside `min` and `max` of its column."""
+    deadline_ms: Annotated[float, Field(gt=0)] = 1_000
+    """The longest that a version may take before the next one down answers."""
+
+
+class Score(Section):
+    input: str | None = None
+    """What the batch DAG scores: path, glob, URL or SQL table, written as `source.table`."""
+    output: str | None = None
+    """Where the answers go: a Parquet or CSV file, or a SQL table."""
+    schedule: Schedule | None = None
+    """When; after every promotion unless said otherwise."""
+    contract: Literal["warn", "stop"] = "stop"
+    """What happens when more rows than `rows.max_rejected` break the contract."""
+    drift: Literal["warn", "stop"] = "warn"
+    """What happens when the rows have drifted from those that the champion learned from."""
+
+    @field_validator("input", "output")
+    @classmethod
+    def _no_password(cls, place: str | None) -> str | None:
+        return place and _without_password(place)
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.input is None) != (self.output is None):
+            raise ValueError("score needs both input and output, or neither")
+        return self
 
 
 class AccuracyWatch(Section):
@@ -322,6 +369,8 @@ class Monitor(Section):
     """How many alarms a year are acceptable when nothing has changed."""
     accuracy: AccuracyWatch = AccuracyWatch()
     """What is demanded of live accuracy."""
+    shadow: Duration = timedelta(days=3)
+    """How long after a promotion the previous champion answers in shadow, to be gone back to if it was better."""
 
 
 class Retrain(Section):
@@ -370,6 +419,8 @@ class ModelFile(Section):
     """Does a person confirm a promotion?"""
     serve: Serve = Serve()
     """How answers are given."""
+    score: Score = Score()
+    """What the batch DAG scores."""
     monitor: Monitor = Monitor()
     """How the champion is watched."""
     retrain: Retrain = Retrain()
@@ -443,6 +494,8 @@ class ModelFile(Section):
             raise ValueError(f"columns.{self.label.column} is the label; a model must not be told the answer")
         if self.label.mature_after and self.source.time is None:
             raise ValueError("label.mature_after needs source.time")
+        if self.source.outcomes and self.split.group and self.split.group not in {*self.columns, *self.source.keys}:
+            raise ValueError("source.outcomes needs split.group to be a column, so that a prediction knows its group")
         if self.split.by == "time" and self.source.time is None:
             raise ValueError("split.by: time needs source.time")
         for name, feature in self.features.items():
@@ -456,7 +509,21 @@ class ModelFile(Section):
         for action in self.serve.actions:
             if action.when and (lost := Expression.parse(action.when).names - known):
                 raise ValueError(f"serve.actions reads {sorted(lost)}; known are {sorted(known)}")
+            if action.when:
+                self._try_condition(action.when)
         return self
+
+    def _try_condition(self, when: str) -> None:
+        """Evaluate a condition once, so that texts compared with numbers, and unknown classes, are found here."""
+        row: dict[str, Any] = {name: "a" if column.type == "category" else 1.0 for name, column in self.columns.items()}
+        row |= {"prediction": self.classes[0] if self.classes else 1.0, "confidence": 1.0}
+        row["probabilities"] = dict.fromkeys(self.classes, 1.0)
+        try:
+            Expression.parse(when).evaluate(row)
+        except KeyError as problem:
+            raise ValueError(f"serve.actions: {when!r} asks for a class {problem} that label.classes lacks") from None
+        except TypeError as problem:
+            raise ValueError(f"serve.actions: {when!r} mixes texts and numbers ({problem})") from None
 
     @model_validator(mode="after")
     def _choices_exist(self) -> Self:
@@ -475,6 +542,8 @@ class ModelFile(Section):
         fallback = self.serve.fallback
         if fallback and self.task == "classification" and fallback.prediction not in self.classes:
             raise ValueError(f"serve.fallback.prediction {fallback.prediction!r} is not among label.classes")
+        if fallback and self.task == "regression" and not _is_number(fallback.prediction):
+            raise ValueError(f"serve.fallback.prediction {fallback.prediction!r} is no number")
         return self
 
     @classmethod

@@ -1,8 +1,17 @@
-"""The running example, start to finish: a company's deployments, a DAG run in Airflow, a verified champion in MLflow."""
+"""The running example, start to finish.
 
+A company's past deployments, a DAG run in Airflow, a verified champion in MLflow, and a service that it answers through:
+new deployments ask it, and their outcomes come back to it.
+"""
+
+import json
+import shlex
+import shutil
 import signal
+import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,12 +28,16 @@ from steward.errors import StewardError
 from steward.io.workspace import Workspace
 from steward.processes import Programs
 from steward.records import Candidate, Promotion, Record, Reference, Selection, Verdict
-from steward.standalone import USER, AirflowApi, NotReady, Site, free_port, start_site
+from steward.standalone import USER, AirflowApi, NotReady, ServiceApi, Site, free_port, start_service, start_site
 
 MODEL = "deployment_risk"
-AIRFLOW_PORT, MLFLOW_PORT = 8080, 5000
+AIRFLOW_PORT, MLFLOW_PORT, SERVICE_PORT = 8080, 5000, 8000
 TRAINED_WITHIN = 3_600.0
 """Seconds that the training may take before the demo gives up on it."""
+REQUESTS, ALONE = 300, 60
+"""New deployments that ask the service, and how many of them come one by one."""
+RECORD = {"files_changed": 120, "environment": "prod", "team": "payments", "hour": 23, "previous_failures": 2}
+"""What the `curl` line asks about."""
 LOOK_EVERY = 0.5
 ENDED = ("success", "failed")
 MARKS = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "upstream_failed": "[red]·[/]", "running": "[yellow]●[/]"}
@@ -41,7 +54,8 @@ def run(*, once: bool, fresh: bool = False, form: Mapping[str, Any] | None = Non
 
     Returns
     -------
-    Exit code: 0 if a champion was promoted (without `once`: or if somebody ended it after that), 1 if not.
+    Exit code: 0 if a champion was promoted, and answered over HTTP, and got its outcomes (without `once`: or if somebody
+    ended it after that), 1 if not.
     """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     settings = Settings.from_environment()
@@ -60,9 +74,8 @@ def _run(console: Console, settings: Settings, *, once: bool, fresh: bool, form:
     model = settings.model(MODEL)
     if fresh:
         _set_aside(console, settings.home)
-    site = Site(
-        settings, _dags_folder(), _port(console, "Airflow", AIRFLOW_PORT), _port(console, "MLflow", MLFLOW_PORT)
-    )
+    ports = {"Airflow": AIRFLOW_PORT, "MLflow": MLFLOW_PORT, "The service": SERVICE_PORT}
+    site = Site(settings, _dags_folder(), *(_port(console, name, port) for name, port in ports.items()))
     with Programs() as programs:
         console.print("Starting Airflow and MLflow; this takes a minute or less. Everything ends with this program.")
         with _progress(console) as say:
@@ -75,9 +88,10 @@ def _run(console: Console, settings: Settings, *, once: bool, fresh: bool, form:
         run_id = api.trigger(f"{MODEL}.train", {"reason": "steward demo", **form})
         state = _follow(console, api, run_id)
         promoted = _tell_result(console, Workspace(settings), api, run_id, state)
+        served = _has_champion(settings) and _use_service(console, site, programs)
         if not once:
             _serve(console, site)
-    return 0 if promoted else 1
+    return 0 if promoted and served else 1
 
 
 @contextmanager
@@ -141,6 +155,7 @@ def _simulate(model: ModelFile, say: Any) -> None:
 def _tell_where(console: Console, site: Site) -> None:
     console.print(f"Airflow  {site.airflow_url}/dags/{MODEL}.train  (user {USER}, password {site.keys['password']})")
     console.print(f"MLflow   {site.mlflow_url}")
+    console.print(f"Service  {site.service_url}/docs  (once there is a champion)")
 
 
 def _follow(console: Console, api: AirflowApi, run_id: str) -> str:
@@ -239,6 +254,51 @@ def _tell_result(console: Console, workspace: Workspace, api: AirflowApi, run_id
     return state == "success" and any(promotion.alias == "champion" for promotion in promotions)
 
 
+def _has_champion(settings: Settings) -> bool:
+    newest = Workspace(settings).ledger.entries(MODEL, Promotion.kind, newest_first=True, limit=1)
+    return bool(newest and newest[0].body["champion"])
+
+
+def _use_service(console: Console, site: Site, programs: Programs) -> bool:
+    """New deployments ask the service, and their outcomes are posted; True if all of them were answered and known."""
+    from steward.examples import deployments
+
+    frame = deployments.simulate(REQUESTS, first=deployments.PAST)
+    truths = frame.pop("risk_level").tolist()
+    records = json.loads(frame.to_json(orient="records", date_format="iso"))
+    api = ServiceApi(site, MODEL)
+    with _progress(console) as say:
+        say("starting the service")
+        start_service(site, programs, MODEL)
+        say(f"{REQUESTS} new deployments ask for their risk")
+        answers = [*map(api.predict, records[:ALONE]), *api.predict_many(records[ALONE:])]
+        pairs = zip(answers, truths, strict=True)
+        report = api.post_outcomes([{"prediction_id": a["prediction_id"], "label": truth} for a, truth in pairs])
+    actions = Counter(answer["action"] for answer in answers)
+    right = sum(answer["prediction"] == truth for answer, truth in zip(answers, truths, strict=True))
+    console.print(
+        f"{len(answers)} new deployments were answered: {', '.join(f'{n} {name}' for name, n in actions.most_common())}. "
+        f"Their outcomes came back ({report['accepted']} accepted): {right / len(answers):.1%} were predicted right."
+    )
+    asked = _show_curl(console, site)
+    return asked and report["accepted"] == REQUESTS and all(answer["logged"] for answer in answers)
+
+
+def _show_curl(console: Console, site: Site) -> bool:
+    """A line to copy, and what it answers here and now; True if it is an answer."""
+    url = f"{site.service_url}/v1/models/{MODEL}/predict"
+    line = f"curl -s {url} -H 'Content-Type: application/json' -d '{json.dumps(RECORD)}'"
+    console.print(f"Try it   {line}", soft_wrap=True, markup=False)
+    if shutil.which("curl"):
+        command = [*shlex.split(line), "--noproxy", "*"]
+        text = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
+        answer = json.loads(text or "{}")
+    else:
+        answer = ServiceApi(site, MODEL).predict(RECORD)
+    console.print(json.dumps(answer), soft_wrap=True, markup=False)
+    return "prediction" in answer
+
+
 def _candidates_table(candidates: Sequence[Candidate], winner: str | None) -> Table:
     table = Table(title="Candidates, on the rows that choose", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("")
@@ -266,15 +326,6 @@ def _tell_verdict(console: Console, verdict: Verdict) -> None:
     )
     for gate in verdict.gates:
         console.print(f"  {gate.outcome:>6}  {gate.name}: {gate.detail}", markup=False)
-
-
-def _tell_promotion(console: Console, promotion: Promotion) -> None:
-    if promotion.alias is None:
-        console.print(f"Version {promotion.version} is registered as evidence, and does not serve.")
-    else:
-        console.print(f"Version {promotion.version} is the {promotion.alias}.")
-    if promotion.alias != "champion":
-        console.print(f"The champion is {f'version {promotion.champion}' if promotion.champion else 'none yet'}.")
 
 
 def _tell_refusal(console: Console, api: AirflowApi, task: Mapping[str, Any]) -> None:

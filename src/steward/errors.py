@@ -173,3 +173,25 @@ class RegistryUnavailable(StewardError):
 
 class RecordInvalid(StewardError):
     """A single record sent for prediction breaks the contract."""
+
+
+class RequestRefused(StewardError):
+    """A request to the service is not one that it takes: too large, too deep, too often, without a valid key."""
+
+
+class LogUnavailable(StewardError):
+    """A prediction cannot be put on record now, and the model file says to refuse rather than to answer without."""
+
+    retryable = True
+
+
+class AnswerInvalid(StewardError):
+    """A version computed something that is no answer: a probability or a prediction that is not a finite number."""
+
+
+class OutputRefused(StewardError):
+    """The place for a batch's answers is none that can be written, or holds something that is no batch's answers."""
+
+
+class ScoringStopped(StewardError):
+    """A batch was not scored: its rows break the contract or have drifted, and the model file says to stop then."""

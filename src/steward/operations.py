@@ -4,15 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import pandas as pd
-
 from steward import steps
 from steward.config import ModelFile
-from steward.core import estimators, requests
 from steward.errors import NoChampion, VersionUnknown
 from steward.io.ledger import Entry
 from steward.io.registry import Version
 from steward.io.workspace import Workspace
+from steward.prediction import Model
 from steward.records import Challenger, Promotion, Reference
 
 NOT_MONITORED = "nothing watches served predictions yet"
@@ -64,6 +62,9 @@ def describe(entry: Entry) -> str:
             return f"{body['decision'].replace('_', ' ')} by {body['by']}: {reasons}"
         case "promotion":
             return f"version {body['version']} {_became(body)}: {reasons}"
+        case "prune":
+            counts = body["deleted"]
+            return f"{counts['predictions']:,} predictions and {counts['outcomes']:,} outcomes older than {body['older_than']} deleted by {body['by']}"
     return f"{entry.kind} {entry.subject}"
 
 
@@ -200,13 +201,8 @@ def _enthrone(
 ) -> dict[str, Any]:
     registered = _registration(workspace, model, number)
     load_version(workspace, workspace.registry.version(model.name, number))
-    serving = workspace.registry.aliases(model.name).get("champion")
-    decided = registered.model_copy(
-        update={"alias": "champion", "champion": number, "previous": serving, "reasons": (why,), "at": at}
-    )
-    body = {**decided.as_json(), "act": act, "by": by}
-    entry = workspace.ledger.append(model.name, "promotion", f"{act} {at.isoformat()}", body, at)
-    steps.move_aliases(workspace, decided)
+    entry = steps.enthrone(workspace, registered, act=act, why=why, by=by, at=at)
+    body = entry.body
     shown = {name: body[name] for name in ("model", "act", "version", "champion", "previous", "by")}
     return {**shown, "why": why, "at": entry.at.isoformat(), "sequence": entry.sequence}
 
@@ -262,32 +258,4 @@ def predict(workspace: Workspace, model: ModelFile, record: Mapping[str, Any]) -
     NoChampion : no version was promoted yet.
     RecordInvalid : the record breaks the contract.
     """
-    version = workspace.registry.champion(model.name)
-    if version is None:
-        raise NoChampion(
-            f"{model.name} has no champion yet", do=f"`steward train {model.name}` trains and verifies one"
-        )
-    challenger, pipeline = load_version(workspace, version)
-    trained = ModelFile.model_validate(challenger.model_file)
-    row = requests.admit(trained, record)
-    answer = estimators.predictions(pipeline, _frame(trained, row), trained)[0]
-    unseen = pipeline[0].unseen({name: [value] for name, value in row.items()})
-    return {
-        "model": model.name,
-        **_answer(trained, answer),
-        "model_version": version.number,
-        "unseen": [name for name, flags in unseen.items() if flags[0]],
-    }
-
-
-def _frame(model: ModelFile, row: Mapping[str, requests.Value]) -> pd.DataFrame:
-    kinds = {name: object if column.type == "category" else float for name, column in model.columns.items()}
-    return pd.DataFrame({name: pd.Series([row[name]], dtype=kind) for name, kind in kinds.items()})
-
-
-def _answer(model: ModelFile, answer: Any) -> dict[str, Any]:
-    if model.task == "regression":
-        return {"prediction": float(answer), "confidence": None, "probabilities": None}
-    probabilities = {name: float(value) for name, value in zip(model.classes, answer, strict=True)}
-    best = max(probabilities, key=lambda name: probabilities[name])
-    return {"prediction": best, "confidence": probabilities[best], "probabilities": probabilities}
+    return Model(model, workspace=workspace).predict(record)

@@ -214,6 +214,13 @@ class Parity(Value):
     reason: str
 
 
+class Engine(Value):
+    """An engine that was tried, and whether it may serve."""
+
+    name: Literal["onnx", "estimator", "pipeline"]
+    parity: Parity
+
+
 class Challenger(Record):
     """The winner, trained on train and validation rows, as files."""
 
@@ -231,14 +238,25 @@ class Challenger(Record):
     trained_units: File
     """Parquet of the unit digests of every row that it was trained on; overlap is counted against it."""
     skops: File
+    plan: File | None = None
+    """Encoder and preparation as JSON, for engines that need no pandas; None for `pipeline`."""
     onnx: File | None
-    engine: Literal["onnx", "skops"]
+    """The estimator on prepared rows; None if another engine serves."""
+    engine: Literal["onnx", "estimator", "pipeline"]
+    """What serves: ONNX Runtime, the estimator's own prediction on prepared rows, or the whole pipeline."""
     parity: Parity
+    """The proof that this engine answers as the pipeline does."""
+    engines: tuple[Engine, ...] = ()
+    """Every engine that was tried, the fastest first; the last one serves."""
+    half_width: float | None = None
+    """Regression: the truth was within prediction ± this for `verify.confidence` of the rows that chose the winner."""
     seed: int
     threads: int
     fit_seconds: float
     latency_us: float
     classes: tuple[str, ...]
+    known_classes: tuple[str, ...] = ()
+    """The classes that training saw, in the order in which the estimator answers."""
     inputs: dict[str, str]
     """Contract columns and their types, in the order in which the pipeline takes them."""
     example: dict[str, Any]
@@ -345,6 +363,43 @@ class Promotion(Record):
     at: datetime
 
 
+class Change(Value):
+    """A share of a batch's rows beside that of the rows that the version learned from."""
+
+    share: float
+    training: float | None
+    """None where it is not known."""
+
+
+class Scored(Value):
+    """What became of a batch."""
+
+    model: str
+    version: int
+    """The version that answered every row."""
+    at: datetime
+    input: str
+    output: str
+    rejected_output: str | None
+    """Where the rows are that were set aside; None if there are none."""
+    rows: int
+    """Rows in the input; always `scored + rejected`."""
+    scored: int
+    rejected: int
+    rejections: dict[str, int]
+    """Rejected rows by rule and column, such as `between:files_changed`."""
+    predictions: dict[str, int]
+    """Scored rows per class; empty for a regression."""
+    actions: dict[str, int]
+    """Scored rows per recommended action."""
+    missing: dict[str, Change]
+    """Per column that may be missing."""
+    unseen: dict[str, Change]
+    """Per category column: values that training did not know."""
+    notes: tuple[str, ...]
+    seconds: float
+
+
 class Card(Record):
     """The HTML card of a run."""
 
@@ -356,3 +411,246 @@ class Card(Record):
     """Where a person opens it."""
     run_id: str | None = None
     """The MLflow run that keeps a copy."""
+
+
+class ReferenceProfile(Record):
+    """What the rows that a version learned from look like; windows are held against it."""
+
+    kind: ClassVar[str] = "reference_profile"
+    model: str
+    challenger: str
+    """Digest of the version's artifact."""
+    rows: int
+    windows: int
+    """1 where the rows have no time."""
+    days: float | None
+    """Length of a window; None where the rows have no time."""
+    file: File
+    """JSON: bins, windows, and the answers on the rows that chose the winner; `core.profiles.Baseline`."""
+    accuracy: Estimate | None
+    """Of a classification, on the rows that chose the winner."""
+    calibration: dict[str, Any] | None
+    """How often the winner was right at each height of its confidence; `core.performance.Calibration`."""
+
+
+class Observation(Record):
+    """One look: what came in since the last one."""
+
+    kind: ClassVar[str] = "observation"
+    model: str
+    version: int
+    """The champion."""
+    start: datetime
+    end: datetime
+    """Rows from `start` (included) to `end` (not included)."""
+    origin: Literal["predictions", "source", "nothing"]
+    """Whether the rows are served predictions, or rows of the source whose time lies in the window."""
+    rows: int
+    reference: Reference
+    """The version's `ReferenceProfile`."""
+    profile: File
+    """JSON of a `core.profiles.Profile` over the bins of the reference."""
+    unseen: dict[str, dict[str, int]] = {}
+    """Per category the values that training did not know, and their rows; the most frequent ones."""
+    source: dict[str, Any]
+    """What was counted in the source: `core.quality.Facts`."""
+    says: tuple[str, ...]
+    triggers: tuple[dict[str, Any], ...] = ()
+
+
+class QualityFinding(Value):
+    """Something that is wrong with rows or table."""
+
+    kind: Literal["source", "schema", "stale", "empty", "contract", "category", "range", "missing", "duplicates"]
+    column: str | None
+    says: str
+    """One sentence with the figures."""
+    rows: int = 0
+    """Rows that it concerns."""
+    share: float = 0.0
+    suggestions: dict[str, str | None] = {}
+    """Value → nearest known value; None: nobody can tell, ask."""
+
+
+class Quality(Record):
+    """What is wrong with the rows of a look and with the source."""
+
+    kind: ClassVar[str] = "quality"
+    model: str
+    observation: Reference
+    findings: tuple[QualityFinding, ...]
+    says: tuple[str, ...]
+    triggers: tuple[dict[str, Any], ...] = ()
+
+
+class DriftFinding(Value):
+    """What has changed in a column."""
+
+    column: str
+    question: Literal["location", "spread", "shape", "missing", "unseen"]
+    since: datetime
+    windows: int
+    """Looks that show it best together."""
+    p: float
+    effect: float
+    matters: bool
+    """False for a change that is real and negligible."""
+    alarm: bool
+    touched: float
+    """Share of rows, at most, that it can touch."""
+    says: str
+
+
+class Separation(Value):
+    """How well a classifier tells the window's rows from those of the reference."""
+
+    auc: Estimate
+    rows: int
+    columns: dict[str, float]
+    """By how much the AUC falls without what a column says; those that matter."""
+
+
+class Drift(Record):
+    """How far the inputs and answers have moved from those that the version learned from."""
+
+    kind: ClassVar[str] = "drift"
+    model: str
+    observation: Reference
+    version: int
+    level: float
+    """p-value of one column below which it is an alarm."""
+    windows: int
+    """Looks at this version so far that had rows."""
+    findings: tuple[DriftFinding, ...]
+    since: dict[str, datetime]
+    """Columns in alarm, and since when; an alarm lasts until seven looks in a row are calm."""
+    separation: Separation | None
+    expected_loss: Estimate | None
+    """How much accuracy the change costs by the champion's own confidence: an estimate, which cannot see concept drift."""
+    says: tuple[str, ...]
+    triggers: tuple[dict[str, Any], ...]
+
+
+class NewFeature(Value):
+    """A column of the source that the contract does not know."""
+
+    column: str
+    type: str
+    since: datetime | None
+    """When the first row has a value, or when a look first saw the column."""
+    filled: float
+    """Share of the rows since then that have a value."""
+    rows: int
+    """Labelled rows that it was tried on; 0 if it could not be tried."""
+    metric: str
+    gain: Estimate | None
+    """What it adds to the metric on validation rows; positive is better."""
+    says: str
+
+
+class NewFeatures(Record):
+    """Columns of the source that the contract does not know, and what they would add."""
+
+    kind: ClassVar[str] = "new_features"
+    model: str
+    observation: Reference
+    features: tuple[NewFeature, ...]
+    says: tuple[str, ...]
+    triggers: tuple[dict[str, Any], ...]
+
+
+class DirectQuestion(Value):
+    """Would the champion's own kind of model, trained on the newest labelled rows too, be better on recent rows?"""
+
+    asked_at: datetime
+    winner: str
+    rows: int
+    """Recent rows that both answered; neither had learned from them."""
+    difference: Estimate
+    """New minus champion, paired; positive is better."""
+
+
+class Shadow(Value):
+    """The version before this one, asked the same."""
+
+    version: int
+    rows: int
+    difference: Estimate
+    """Champion minus previous, paired; positive is better."""
+    until: datetime
+    rolled_back: bool = False
+
+
+class Accuracy(Record):
+    """How right the champion is, as far as it is known at a look."""
+
+    kind: ClassVar[str] = "accuracy"
+    model: str
+    observation: Reference
+    version: int
+    at: datetime
+    metric: str
+    """Of `live`, `verified` and `floor`."""
+    start: datetime | None = None
+    end: datetime | None = None
+    """The window of `live`; None where rows have no time, or there are none."""
+    rows: int = 0
+    """Labelled rows of the window whose time has come."""
+    served: int = 0
+    """Of these, served predictions; the others are rows of the source that the champion has answered now."""
+    waiting: int = 0
+    """Served predictions that are too young to be read."""
+    left_out: int = 0
+    """Labelled rows that are sealed, or could become so: nobody looks at them before an opening."""
+    live: Estimate | None = None
+    floor: float | None = None
+    verified: Estimate | None = None
+    estimate: Estimate | None = None
+    """What is to be expected of the look's rows by the champion's own confidence, before their labels are here."""
+    estimate_metric: str = "accuracy"
+    slices: tuple[Slice, ...] = ()
+    """Figures of the champion stand under `challenger`."""
+    moved: tuple[str, ...] = ()
+    """Slices that are surely worse than they were when the version was verified."""
+    ripe_after: float | None = None
+    """Seconds after which most outcomes have come, as learned; None if it is not known."""
+    watch: dict[str, Any]
+    """`core.performance.Watch` after this look."""
+    read_until: dict[str, float] = {}
+    """How far `watch` has read, seconds since 1970: of served predictions and of the source."""
+    read_rows: File | None = None
+    """Of a source without time, the units that `watch` has read."""
+    fallen_since: datetime | None = None
+    alarm_since: datetime | None = None
+    question: DirectQuestion | None = None
+    shadow: Shadow | None = None
+    new_rows: int = 0
+    """Labelled rows of the source that no training has seen."""
+    sealed: int = 0
+    """Of these, those that are sealed: what a verdict can be based upon."""
+    triggers: tuple[dict[str, Any], ...] = ()
+    says: tuple[str, ...] = ()
+
+
+class Decision(Record):
+    """Train now, or wait; and why."""
+
+    kind: ClassVar[str] = "decision"
+    model: str
+    subject: str
+    """End of the look, or the moment itself where there was none."""
+    at: datetime
+    train: bool
+    reason: str
+    trigger: dict[str, Any] | None = None
+    """What the training is for."""
+    cause: str | None = None
+    """Identity of the training to start: of runs that name it only the first one trains."""
+    detect: float | None = None
+    """The loss that was measured, for `split`: it needs fewer sealed rows than `verify.detect` may."""
+    refusals: tuple[dict[str, Any], ...] = ()
+    ask_a_person: bool = False
+    parts: dict[str, Reference] = {}
+    """What it is based upon, by kind of record."""
+    triggers: tuple[dict[str, Any], ...] = ()
+    says: tuple[str, ...] = ()

@@ -37,6 +37,15 @@ STAGES = (
 )
 
 
+LOOKS = ("check_quality", "detect_drift", "measure_accuracy", "find_features")
+MONITORING = (
+    Stage("observe"),
+    *(Stage(name, takes=("observe",)) for name in LOOKS),
+    Stage("decide_retraining", takes=LOOKS),
+)
+"""The stages of a look at the champion; those between the first and the last do not depend on each other."""
+
+
 def stages(model: ModelFile) -> tuple[Stage, ...]:
     """The stages of this model's training, in order.
 

@@ -1,4 +1,4 @@
-"""Airflow and MLflow on one machine: what they are told, how they are started, and how they are talked to.
+"""Airflow, MLflow and the service on one machine: what they are told, how they are started, and how they are talked to.
 
 `airflow standalone` is not used: ended by a signal, it leaves scheduler, API server and workers running.
 """
@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,7 @@ class Site:
     dags: Path
     airflow_port: int
     mlflow_port: int
+    service_port: int = 0
     parallelism: int = field(default_factory=lambda: max(2, os.cpu_count() or 1))
 
     @property
@@ -53,6 +54,10 @@ class Site:
     @property
     def mlflow_url(self) -> str:
         return f"http://{LOCAL}:{self.mlflow_port}"
+
+    @property
+    def service_url(self) -> str:
+        return f"http://{LOCAL}:{self.service_port}"
 
     @cached_property
     def keys(self) -> Mapping[str, str]:
@@ -146,6 +151,15 @@ def start_site(site: Site, programs: Programs, say: Callable[[str], None]) -> No
         _await(programs, piece, lambda piece=piece: _healthy(site, piece.name))  # type: ignore[misc]
 
 
+def start_service(site: Site, programs: Programs, model: str) -> None:
+    """Start `steward serve` and wait until it answers for a model; raises NotReady with the end of its log."""
+    log = site.home / "logs" / "service.log"
+    command = [sys.executable, "-m", "steward", "serve", "--port", str(site.service_port)]
+    service = programs.start("service", command, site.environment(), log)
+    page = f"{site.service_url}/v1/models/{model}"
+    _await(programs, service, lambda: _answers(page) and json.loads(_fetch(page))["answers"] is not None)
+
+
 def _mlflow(site: Site) -> list[str]:
     options = ["--backend-store-uri", site.settings.tracking_uri, "--host", LOCAL, "--port", str(site.mlflow_port)]
     return ["mlflow", "server", *options, "--workers", "1"]
@@ -197,6 +211,25 @@ def _fetch(url: str, body: Any = None, token: str | None = None, *, method: str 
 def _write_private(path: Path, content: Mapping[str, str]) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
         json.dump(content, stream)
+
+
+class ServiceApi:
+    """The service's interface for one model, as any program would use it."""
+
+    def __init__(self, site: Site, model: str) -> None:
+        self.url = f"{site.service_url}/v1/models/{model}"
+
+    def predict(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(_fetch(f"{self.url}/predict", record))
+        return answer
+
+    def predict_many(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        answers: list[dict[str, Any]] = json.loads(_fetch(f"{self.url}/predict/batch", records))["predictions"]
+        return answers
+
+    def post_outcomes(self, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads(_fetch(f"{self.url}/outcomes", outcomes))
+        return report
 
 
 class AirflowApi:

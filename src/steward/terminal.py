@@ -6,7 +6,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -208,12 +217,56 @@ def _rival(champion: Mapping[str, Any] | None) -> str:
     return f"champion version {champion.get('version')} ({champion['value']:.4f})"
 
 
+def show_look(look: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """What was looked at, what each part says, and the decision with the reasons of every trigger that has to wait."""
+    seen, decision = look["observe"], look["decide_retraining"]
+    yield facts(
+        {
+            "version": seen["version"],
+            "from": seen["start"],
+            "to": seen["end"],
+            "rows": f"{seen['rows']:,} ({seen['origin']})",
+        }
+    )
+    for stage, title in LOOKED_AT.items():
+        says = look[stage]["says"] or ["nothing to report"]
+        yield Group(Text(title, style="bold"), *(Text(f"  {sentence}") for sentence in says))
+    yield Text(decision["reason"], style="bold green" if decision["train"] else "bold")
+    if refusals := decision["refusals"]:
+        rows = [(refusal["kind"], refusal["rule"], refusal["why"], refusal["until"]) for refusal in refusals]
+        yield table(("trigger", "held back by", "why", "until"), rows)
+
+
+LOOKED_AT = {
+    "observe": "What was seen",
+    "check_quality": "Quality",
+    "detect_drift": "Drift",
+    "measure_accuracy": "Accuracy",
+    "find_features": "New columns",
+}
+
+
 def show_prediction(answer: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield facts({name: answer[name] for name in ("prediction", "confidence", "model_version")})
     if answer["probabilities"]:
         yield table(("class", "probability"), answer["probabilities"].items())
     if answer["unseen"]:
         yield Text(f"Not seen in training: {', '.join(answer['unseen'])}", style="yellow")
+
+
+def show_scored(scored: Mapping[str, Any]) -> Iterator[RenderableType]:
+    rate = scored["rows"] / max(scored["seconds"], 1e-3)
+    yield Text(f"{scored['scored']:,} of {scored['rows']:,} rows scored by version {scored['version']}", style="bold")
+    yield facts(
+        {"answers": scored["output"], "set aside": scored["rejected_output"], "rows per second": f"{rate:,.0f}"}
+    )
+    if scored["predictions"]:
+        yield table(("class", "rows"), scored["predictions"].items())
+    yield table(("action", "rows"), scored["actions"].items())
+    if scored["rejections"]:
+        yield table(("broken rule", "rows"), scored["rejections"].items(), "Rows set aside")
+    for said in scored["notes"]:
+        yield Text(said, style="yellow")
 
 
 def show_reproduction(made: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -250,7 +303,12 @@ def note(record: Any) -> str:
             return f"version {record.version}, champion is version {record.champion}"
         case "card":
             return str(record.path)
-    return ""
+        case "observation":
+            return f"{record.rows:,} rows of version {record.version}"
+        case "decision":
+            return str(record.reason)
+    says = getattr(record, "says", ())
+    return f"{says[0]}{f' (and {len(says) - 1} more)' if len(says) > 1 else ''}" if says else ""
 
 
 @contextmanager
@@ -274,6 +332,18 @@ def progress(console: Console, trials: int) -> "Iterator[OnEvent]":
     )
     with bars:
         yield _bars(bars, trials)
+
+
+@contextmanager
+def progress_of_rows(console: Console) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar of rows on a terminal, nothing elsewhere."""
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("scoring", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _lines(console: Console) -> "OnEvent":

@@ -7,9 +7,12 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
     RandomForestClassifier,
 )
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.tree import DecisionTreeRegressor
 
-from steward.core.parity import UNSEEN, compare, edge_rows, not_converted, threshold_rows
+from steward.core.estimators import BoundedRegressor, WeightedEnsemble
+from steward.core.parity import UNSEEN, both, compare, edge_rows, refused, same, threshold_rows
 
 random = np.random.default_rng(0)
 FEATURES = np.column_stack([random.integers(0, 6, 400), random.normal(size=400)]).astype(float)
@@ -43,9 +46,17 @@ def test_counts_rows_that_get_another_class() -> None:
     assert (proof.rows, proof.label_differences, round(proof.largest_difference, 6)) == (2, 1, 0.8)
 
 
-def test_refused_conversion_is_no_proof() -> None:
-    proof = not_converted(RuntimeError("no shape\ncalculator"))
-    assert (proof.passed, proof.reason) == (False, "not convertible: RuntimeError: no shape calculator")
+def test_refused_engine_is_no_proof() -> None:
+    proof = refused(RuntimeError("no shape\ncalculator"))
+    assert (proof.passed, proof.reason) == (False, "RuntimeError: no shape calculator")
+
+
+def test_two_proofs_are_as_good_as_the_worse_one() -> None:
+    good, bad = same(5), compare(np.array([[0.9, 0.1]]), np.array([[0.2, 0.8]]))
+    for first, second in ((good, bad), (bad, good)):
+        proof = both(first, second)
+        assert (proof.passed, proof.rows, proof.reason) == (False, 6, bad.reason)
+    assert both(good, good).passed
 
 
 def test_edges_reach_every_column() -> None:
@@ -76,11 +87,35 @@ def test_edges_reach_every_column() -> None:
 )
 def test_thresholds_are_met_from_both_sides(estimator: object, truth: np.ndarray) -> None:
     fitted = estimator.fit(FEATURES, truth)
-    rows = threshold_rows(fitted, FEATURES)
-    moved, between = set(rows[:, 0]), np.arange(6, dtype=np.float32) + np.float32(0.5)
-    below, above = np.nextafter(between, np.float32(0)), np.nextafter(between, np.float32(9))
-    assert any({on, low, high} <= moved for on, low, high in zip(between, below, above, strict=True))
-    assert np.array_equal(rows, threshold_rows(fitted, FEATURES))
+    moved = set(threshold_rows(fitted, FEATURES)[:, 0])
+    assert any(around(threshold) <= moved for threshold in np.arange(6) + 0.5)
+    assert np.array_equal(threshold_rows(fitted, FEATURES), threshold_rows(fitted, FEATURES))
+
+
+def around(threshold: float) -> set[float]:
+    """The threshold and its neighbours, as float64 and as float32."""
+    single = np.float32(threshold)
+    neighbours = [np.nextafter(threshold, 0), np.nextafter(threshold, 9)]
+    return {
+        float(value) for value in [threshold, *neighbours, np.nextafter(single, 0), np.nextafter(single, single + 1)]
+    }
+
+
+def test_thresholds_of_categorical_boosting_are_put_into_their_own_column() -> None:
+    """scikit-learn moves categories to the front of what its trees see."""
+    features = FEATURES[:, ::-1]
+    fitted = HistGradientBoostingClassifier(max_iter=2, categorical_features=[1]).fit(features, CLASSES)
+    moved = threshold_rows(fitted, np.zeros((1, 2)))
+    assert np.count_nonzero(moved[:, 0]) > 0
+    assert np.count_nonzero(moved[:, 1]) == 0
+
+
+def test_thresholds_of_members_are_put_into_their_own_columns() -> None:
+    tree = make_pipeline("passthrough", DecisionTreeRegressor(max_depth=2))
+    line = make_pipeline("passthrough", BoundedRegressor(Ridge()))
+    mean = WeightedEnsemble({"line": line, "tree": tree}, {"line": 0.5, "tree": 0.5}).fit(FEATURES, NUMBERS)
+    moved = threshold_rows(mean, np.zeros((1, 4)))
+    assert np.flatnonzero(moved.any(axis=0)).tolist() == [2]
 
 
 def test_native_categories_are_no_thresholds() -> None:
@@ -94,4 +129,4 @@ def test_no_trees_no_rows() -> None:
 
 def test_thresholds_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("steward.core.parity.MOST_THRESHOLDS", 4)
-    assert threshold_rows(RandomForestClassifier(5).fit(FEATURES, CLASSES), FEATURES).shape == (12, 2)
+    assert threshold_rows(RandomForestClassifier(5).fit(FEATURES, CLASSES), FEATURES).shape == (24, 2)

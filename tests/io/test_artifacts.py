@@ -11,18 +11,19 @@ import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from steward.core.estimators import BoundedRegressor
+from steward.core.compilation import Graph
 from steward.core.parity import compare
 from steward.errors import ArtifactDamaged, ArtifactUntrusted
 from steward.io.artifacts import Artifacts, is_trusted
 from steward.io.store import Store
-from steward.records import Challenger, Estimate, File, Parity, Reference
+from steward.records import File
 
 CLASSIFIERS = [
     LogisticRegression(),
@@ -108,7 +109,7 @@ def test_changed_byte_is_damage(artifacts: Artifacts, store: Store, tmp_path: Pa
     content = bytearray(path.read_bytes())
     content[position] ^= 1
     path.write_bytes(bytes(content))
-    for load in (artifacts.load_skops, lambda file: artifacts.onnx_session(file).session):
+    for load in (artifacts.load_skops, artifacts.onnx_session, artifacts.load_json):
         with pytest.raises(ArtifactDamaged, match="changed since it was recorded"):
             load(file)
 
@@ -127,7 +128,7 @@ def test_file_that_is_no_artifact(artifacts: Artifacts, store: Store, tmp_path: 
     with pytest.raises(ArtifactDamaged, match="cannot be loaded"):
         artifacts.load_skops(file)
     with pytest.raises(ArtifactDamaged, match="cannot be opened"):
-        _ = artifacts.onnx_session(file).session
+        artifacts.onnx_session(file)
 
 
 class Stranger(DummyRegressor):
@@ -179,55 +180,34 @@ def test_own_list(name: str, trusted: bool) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("estimator", CLASSIFIERS, ids=lambda e: type(e).__name__)
-def test_onnx_answers_alike(artifacts: Artifacts, store: Store, tmp_path: Path, estimator: object) -> None:
+@pytest.mark.parametrize("estimator", [*CLASSIFIERS, GaussianNB()], ids=lambda e: type(e).__name__)
+def test_converted_estimator_answers_alike(
+    artifacts: Artifacts, store: Store, tmp_path: Path, estimator: object
+) -> None:
     frame, truth = table()
     fitted = pipeline(estimator).fit(frame, truth)
     features = fitted[:-1].transform(frame)
-    artifacts.write_onnx(fitted[-1], features.shape[1], tmp_path / "x.onnx")
+    artifacts.write_converted(fitted[-1], features.shape[1], tmp_path / "x.onnx")
     answers = artifacts.onnx_session(store.put(tmp_path / "x.onnx", "x.onnx")).answer(features)
     assert compare(fitted.predict_proba(frame), answers).passed
 
 
-def test_onnx_regression_keeps_its_bounds(artifacts: Artifacts, store: Store, tmp_path: Path) -> None:
-    features = np.random.default_rng(0).normal(size=(200, 3))
-    bounded = BoundedRegressor(Ridge()).fit(features, 2e5 + 8e4 * features[:, 0])
-    artifacts.write_onnx(bounded, 3, tmp_path / "x.onnx")
-    answers = artifacts.onnx_session(store.put(tmp_path / "x.onnx", "x.onnx")).answer(features * 50)
-    assert compare(bounded.predict(features * 50), answers).passed
-    assert answers.max() == bounded.high_
+def test_graph_answers_in_float64(artifacts: Artifacts, store: Store, tmp_path: Path) -> None:
+    graph = Graph(2)
+    scaled = graph.add("Mul", "features", np.array([1e-9, 0.0]))
+    graph.finish(graph.add("ReduceMean", graph.add("Add", scaled, np.array(1.0)), np.array([1]), keepdims=1))
+    artifacts.write_graph(graph, tmp_path / "x.onnx")
+    session = artifacts.onnx_session(store.put(tmp_path / "x.onnx", "x.onnx"))
+    assert session.answer(np.array([[2.0, 5.0]])).tolist() == [1 + 1e-9]
 
 
-@pytest.mark.parametrize("engine", ["onnx", "skops"])
-def test_clean_process_answers(artifacts: Artifacts, store: Store, tmp_path: Path, engine: str) -> None:
-    assert artifacts.answers_in_clean_process(challenger(artifacts, store, tmp_path, engine)) is None
-
-
-def test_clean_process_says_what_is_wrong(artifacts: Artifacts, store: Store, tmp_path: Path) -> None:
-    whole = challenger(artifacts, store, tmp_path, "skops")
-    Path(whole.skops.uri).write_bytes(b"something else")
-    problem = artifacts.answers_in_clean_process(whole)
-    assert problem is not None
-    assert "ArtifactDamaged" in problem
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_json_that_is_none(artifacts: Artifacts, store: Store, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(ArtifactDamaged, match="not JSON"):
+        artifacts.load_json(store.put(tmp_path / "plan.json", "plan.json"))
 
 
 def written(artifacts: Artifacts, store: Store, folder: Path) -> File:
     artifacts.write_skops(pipeline(LogisticRegression()).fit(*table()), folder / "x.skops")
     return store.put(folder / "x.skops", "x.skops")
-
-
-def challenger(artifacts: Artifacts, store: Store, folder: Path, engine: str) -> Challenger:
-    fitted = pipeline(LogisticRegression()).fit(*table())
-    artifacts.write_skops(fitted, folder / "x.skops")
-    artifacts.write_onnx(fitted[-1], 4, folder / "x.onnx")
-    skops = store.put(folder / "x.skops", "x.skops")
-    reference = Reference(kind="any", uri="any", digest="0" * 64)
-    return Challenger(
-        model="risk", digest=skops.sha256, name="logistic_regression", params={}, selection=reference, roles=reference,
-        snapshot=reference, fingerprint="f" * 64, trained_rows=300, trained_units=skops, skops=skops,
-        onnx=store.put(folder / "x.onnx", "x.onnx"), engine=engine,  # type: ignore[arg-type]
-        parity=Parity(passed=True, rows=1, label_differences=0, largest_difference=0, reason=""), seed=1, threads=1,
-        fit_seconds=1, latency_us=1, classes=("High", "Low"), inputs={"files": "integer", "team": "category"},
-        example={"files": 3, "team": "ops"}, metric="accuracy", validation=Estimate(value=0.9, low=0.8, high=1),
-        model_file={}, commit=None, code="c", packages={}, machine={}, run_id=None,
-    )  # fmt: skip

@@ -46,7 +46,7 @@ def challenger(skops: Path, content: str = "one") -> Challenger:
     return Challenger(
         model="risk", digest=file.sha256, name="random_forest", params={"depth": 3}, selection=reference(),
         roles=reference(), snapshot=reference(), fingerprint="f" * 64, trained_rows=300, trained_units=file,
-        skops=file, onnx=None, engine="skops", seed=1, threads=1, fit_seconds=1, latency_us=1,
+        skops=file, onnx=None, engine="pipeline", seed=1, threads=1, fit_seconds=1, latency_us=1,
         parity=Parity(passed=True, rows=1, label_differences=0, largest_difference=0, reason=""),
         classes=("Low", "High"), inputs={"files": "integer", "team": "category"},
         example={"files": 3, "team": "ops"}, metric="accuracy", validation=VALUE, model_file={}, commit="c0ffee",

@@ -12,6 +12,7 @@ from steward.records import (
     Approval,
     Candidate,
     Challenger,
+    Engine,
     Estimate,
     Expectation,
     File,
@@ -109,8 +110,12 @@ def run(text: str = "plain", *, regression: bool = False, verdict: str = "promot
         challenger=Challenger(
             model=model.name, digest="d" * 64, name="decision_tree", params={"how": text},
             selection=reference("selection"), roles=reference("roles"), snapshot=reference("snapshot"),
-            fingerprint="f" * 64, trained_rows=8_450, trained_units=FILE, skops=FILE, onnx=None, engine="skops",
-            parity=Parity(passed=False, rows=9, label_differences=1, largest_difference=1, reason=text), seed=7,
+            fingerprint="f" * 64, trained_rows=8_450, trained_units=FILE, skops=FILE, onnx=None, engine="pipeline",
+            parity=Parity(passed=True, rows=9, label_differences=0, largest_difference=0, reason=text), seed=7,
+            engines=(
+                Engine(name="onnx", parity=Parity(passed=False, rows=9, label_differences=1, largest_difference=1, reason=text)),
+            ),
+            half_width=2.5 if regression else None,
             threads=1, fit_seconds=1, latency_us=40, classes=model.classes, inputs={}, example={}, metric=metric,
             validation=VALUE, model_file={}, commit=text, code="c" * 64, packages={"numpy": text},
             machine={"processor": text}, run_id=None,

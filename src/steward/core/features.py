@@ -6,7 +6,6 @@ plain lists or arrays, without pandas.
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -15,14 +14,12 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from steward.config import ModelFile
-from steward.errors import ModelFileError
-from steward.expressions import Expression
+from steward.core.preparation import Encoding
 
 MAX_LEVELS = 250
 """HistGradientBoosting takes 255 categories; pool, unseen and missing need room too."""
 MIN_ROWS = 5
 """Levels of an open category with fewer training rows are pooled."""
-LARGEST = float(np.finfo(np.float32).max)
 
 Matrix = NDArray[np.float64]
 
@@ -104,26 +101,19 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         KeyError : a contract column is not there.
         ModelFileError : a feature is neither number nor boolean.
         """
-        arrays = {name: _as_array(columns[name], kind) for name, kind in self.columns.items()}
-        rows = len(next(iter(arrays.values())))
-        matrix = np.empty((rows, len(self.columns) + len(self.expressions or {})))
-        for position, (name, array) in enumerate(arrays.items()):
-            matrix[:, position] = self._encode(name, array) if name in self.codes_ else array
-        for position, (name, text) in enumerate((self.expressions or {}).items(), start=len(self.columns)):
-            matrix[:, position] = _feature(name, text, arrays)
-        matrix[:, self.empty_] = 0.0
-        matrix[np.isinf(matrix)] = np.nan
-        return np.clip(matrix, -LARGEST, LARGEST, out=matrix)
+        return self.encoding.matrix(columns)
 
     def unseen(self, columns: Mapping[str, Any]) -> dict[str, list[bool]]:
         """Per category column, which values training did not know; a missing value is not one of them."""
-        return {
-            name: [isinstance(value, str) and value not in codes for value in columns[name]]
-            for name, codes in self.codes_.items()
-        }
+        return self.encoding.unseen_values(columns)
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:  # noqa: ARG002
         return np.array([*self.columns, *(self.expressions or {})], dtype=object)
+
+    @property
+    def encoding(self) -> Encoding:
+        """What `fit` has learned, for those who compute without scikit-learn."""
+        return Encoding(dict(self.columns), self.codes_, self.unseen_, dict(self.expressions or {}), self.empty_)
 
     def _categories(self) -> list[str]:
         return [name for name, kind in self.columns.items() if kind == "category"]
@@ -139,10 +129,6 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.unseen_[name] = rare
         self.codes_[name] = dict.fromkeys([*declared, *found], rare) | {level: float(i) for i, level in enumerate(kept)}
 
-    def _encode(self, name: str, array: NDArray[Any]) -> Matrix:
-        codes, unseen = self.codes_[name], self.unseen_[name]
-        return np.array([codes.get(v, unseen) if isinstance(v, str) else np.nan for v in array.tolist()], dtype=float)
-
 
 def column_positions(model: ModelFile) -> tuple[list[int], list[int]]:
     """Positions in the encoder's matrix: of numbers (booleans and features included), and of categories."""
@@ -151,22 +137,3 @@ def column_positions(model: ModelFile) -> tuple[list[int], list[int]]:
         [position for position, kind in enumerate(kinds) if kind != "category"],
         [position for position, kind in enumerate(kinds) if kind == "category"],
     )
-
-
-_parse = cache(Expression.parse)
-
-
-def _as_array(values: Any, kind: str) -> NDArray[Any]:
-    return np.asarray(values, dtype=object if kind == "category" else np.float64)
-
-
-def _feature(name: str, text: str, arrays: Mapping[str, NDArray[Any]]) -> Any:
-    try:
-        return np.asarray(_parse(text).evaluate(arrays), dtype=np.float64)
-    except (TypeError, ValueError) as problem:
-        raise ModelFileError(
-            f"features.{name} cannot be computed",
-            got=f"{text} ({problem})",
-            allowed="an expression whose value is a number or a boolean",
-            do="Change the expression in the model file",
-        ) from problem

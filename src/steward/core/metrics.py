@@ -15,7 +15,7 @@ difference, a bootstrap alone is too sure. Accuracy has exact and score interval
 """
 
 from collections.abc import Callable, Sequence
-from math import sqrt
+from math import ceil, sqrt
 from typing import Any
 
 import numpy as np
@@ -138,6 +138,20 @@ def constant(metric: str, truth: Array, classes: Sequence[str], n: int) -> Array
     if classes:
         return np.tile(_truth_matrix(truth, classes).mean(axis=0), (n, 1))
     return np.full(n, np.median(truth) if metric == "mae" else np.mean(truth))
+
+
+def conformal_half_width(truth: Array, predictions: Array, confidence: float) -> float | None:
+    """The half-width that holds this share of new rows' distances between prediction and truth.
+
+    Split conformal prediction (Lei et al. 2018): the k-th smallest of n distances on rows that were not learned from,
+    k = ⌈(n + 1) confidence⌉; None if there are too few rows.
+
+    >>> conformal_half_width(np.arange(9.0), np.zeros(9), 0.8), conformal_half_width(np.arange(3.0), np.zeros(3), 0.8)
+    (7.0, None)
+    """
+    distances = np.sort(np.abs(truth - predictions))
+    rank = ceil((len(distances) + 1) * confidence)
+    return float(distances[rank - 1]) if rank <= len(distances) else None
 
 
 def wilson(successes: int, n: int, confidence: float) -> Estimate:

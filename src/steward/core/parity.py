@@ -1,7 +1,7 @@
 """Proof that two engines give the same answers, on real rows and on the rows where they would part first.
 
-A converter can succeed and be silently wrong: it may drop the categories of a split, the direction of a missing value
-or a link function. So the proof decides, not the converter.
+Whatever makes an engine can succeed and be silently wrong: it may drop the categories of a split, the direction of a
+missing value or a link function. So the proof decides, not the converter.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from steward.core.compilation import boosting_columns, input_width
+from steward.core.estimators import WeightedEnsemble
 from steward.records import Parity
 
 TOLERANCE = 1e-4
@@ -21,7 +23,8 @@ TIE = 1e-6
 
 SAMPLED_ROWS = 50
 SAMPLED_VALUES = 5
-MOST_THRESHOLDS = 3_000
+MOST_THRESHOLDS = 1_000
+LARGEST = float(np.finfo(np.float32).max)
 UNSEEN = "a value that nobody has seen"
 
 Matrix = NDArray[np.float64]
@@ -52,34 +55,34 @@ def edge_rows(frame: pd.DataFrame, columns: Mapping[str, str], seed: int = 0) ->
 
 
 def threshold_rows(estimator: Any, features: Matrix, seed: int = 0) -> Matrix:
-    """Transformed rows with one feature each put on, just below and just above a threshold of a tree.
+    """Prepared rows with one feature each put on, just below and just above a threshold of a tree.
+
+    Just below and above as float64 and as float32: scikit-learn's classic trees round to float32 first.
 
     Parameters
     ----------
     estimator : last estimator of a pipeline. Where no thresholds can be read from it there are no rows.
-    features : transformed rows of shape (n, m) to start from.
+    features : prepared rows of shape (n, m) to start from; for a weighted ensemble its members' rows side by side.
 
     Returns
     -------
-    Array of shape (3 per threshold, m); at most 3,000 thresholds, drawn by `seed`. Values are exact in float32, because
-    that is what an ONNX model is given.
+    Array of shape (6 per threshold, m); at most 1,000 thresholds, drawn by `seed`.
 
     Examples
     --------
     >>> from sklearn.tree import DecisionTreeRegressor
     >>> tree = DecisionTreeRegressor().fit([[1.0], [2.0]], [0.0, 1.0])
     >>> threshold_rows(tree, np.array([[1.0]])).round(3).tolist()
-    [[1.5], [1.5], [1.5]]
+    [[1.5], [1.5], [1.5], [1.5], [1.5], [1.5]]
     """
     splits = np.array(sorted(set(_splits(estimator))), dtype=np.float64).reshape(-1, 2)
-    splits = splits[np.isfinite(splits).all(axis=1)]
+    splits = splits[np.isfinite(splits).all(axis=1) & (np.abs(splits[:, 1]) < LARGEST)]
     random = np.random.default_rng(seed)
     if len(splits) > MOST_THRESHOLDS:
         splits = splits[random.choice(len(splits), MOST_THRESHOLDS, replace=False)]
-    on = splits[:, 1].astype(np.float32)
-    values = np.concatenate([on, np.nextafter(on, np.float32(-np.inf)), np.nextafter(on, np.float32(np.inf))])
+    values = np.concatenate([_around(splits[:, 1]), _around(splits[:, 1].astype(np.float32)).astype(np.float64)])
     rows = features[random.integers(len(features), size=len(values))].copy()
-    rows[np.arange(len(values)), np.tile(splits[:, 0].astype(int), 3)] = values
+    rows[np.arange(len(values)), np.tile(splits[:, 0].astype(int), 6)] = values
     return rows
 
 
@@ -115,9 +118,20 @@ def compare(expected: Matrix, actual: Matrix) -> Parity:
     )
 
 
-def not_converted(problem: Exception) -> Parity:
-    """The proof where the converter itself refused."""
-    return _failed(0, f"not convertible: {type(problem).__name__}: {' '.join(str(problem).split())[:200]}")
+def both(first: Parity, second: Parity) -> Parity:
+    """One proof of two: it passed if both did, and says what the worse one found."""
+    worse = max(first, second, key=lambda proof: (not proof.passed, proof.label_differences, proof.largest_difference))
+    return worse.model_copy(update={"rows": first.rows + second.rows})
+
+
+def same(rows: int) -> Parity:
+    """The proof of the pipeline itself."""
+    return Parity(passed=True, rows=rows, label_differences=0, largest_difference=0.0, reason="it is the pipeline")
+
+
+def refused(problem: Exception) -> Parity:
+    """The proof where an engine could not be made, or did not answer."""
+    return _failed(0, f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}")
 
 
 def _failed(rows: int, reason: str) -> Parity:
@@ -154,14 +168,34 @@ def _edges(column: "pd.Series[Any]", kind: str) -> list[Any]:
     return [*extremes, *np.nextafter(sampled, -np.inf), *np.nextafter(sampled, np.inf)]
 
 
-def _splits(estimator: Any) -> Iterator[tuple[float, float]]:
+def _around(values: NDArray[Any]) -> NDArray[Any]:
+    """The values, and those just below and just above in their own precision."""
+    infinity = values.dtype.type(np.inf)
+    return np.concatenate([values, np.nextafter(values, -infinity), np.nextafter(values, infinity)])
+
+
+def _splits(estimator: Any) -> Iterator[tuple[int, float]]:
     """(feature, threshold) of every numeric split of scikit-learn's trees, however deep they are wrapped."""
+    if isinstance(estimator, WeightedEnsemble):
+        yield from _splits_of_members(estimator)
     if hasattr(estimator, "tree_"):
         tree = estimator.tree_
         inner = tree.feature >= 0
         yield from zip(tree.feature[inner].tolist(), tree.threshold[inner].tolist(), strict=True)
-    for member in np.ravel(np.array(getattr(estimator, "estimators_", []), dtype=object)):
+    members = getattr(estimator, "estimators_", [])
+    for member in members.ravel() if isinstance(members, np.ndarray) else members:
         yield from _splits(member)
+    if hasattr(estimator, "regressor_"):
+        yield from _splits(estimator.regressor_)
+    columns = boosting_columns(estimator) if hasattr(estimator, "_predictors") else ()
     for predictor in (one for stage in getattr(estimator, "_predictors", []) for one in stage):
         nodes = predictor.nodes[(predictor.nodes["is_leaf"] == 0) & (predictor.nodes["is_categorical"] == 0)]
-        yield from zip(nodes["feature_idx"].tolist(), nodes["num_threshold"].tolist(), strict=True)
+        features = columns[nodes["feature_idx"]]
+        yield from zip(features.tolist(), nodes["num_threshold"].tolist(), strict=True)
+
+
+def _splits_of_members(ensemble: WeightedEnsemble) -> Iterator[tuple[int, float]]:
+    start = 0
+    for member in ensemble.members_.values():
+        yield from ((start + feature, threshold) for feature, threshold in _splits(member[-1]))
+        start += input_width(member[-1])

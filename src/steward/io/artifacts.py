@@ -10,8 +10,7 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,16 +54,11 @@ FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 UNSHARED = frozenset({"JsonNode", "TupleNode", "TypeNode", "FunctionNode"})
 """skops nodes of immutable values: whether two places share one of them is an accident of the interpreter."""
 
-OPSET = {"": 21, "ai.onnx.ml": 3}
+OPSET = {"": 21, "ai.onnx.ml": 5}
+CONVERTED_OPSET = {"": 21, "ai.onnx.ml": 3}
+IR_VERSION = 10
 CLEAN_PROCESS_SECONDS = 120
-CLEAN_PROCESS = """
-import json, sys
-from pathlib import Path
-from steward.io.artifacts import Artifacts, answer_example
-from steward.io.store import Store
-asked = json.load(sys.stdin)
-answer_example(Artifacts(Store(asked["url"], Path(asked["cache"])), asked["trusted_types"]), asked["challenger"])
-"""
+CLEAN_PROCESS = "import json, sys, steward.inference; steward.inference.answer_example(json.load(sys.stdin))"
 
 
 class Files(Protocol):
@@ -74,6 +68,19 @@ class Files(Protocol):
     cache: Path
 
     def fetch(self, file: File) -> Path: ...
+
+
+class Operators(Protocol):
+    """A graph of operators; see `compilation.Graph`."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def nodes(self) -> Sequence[tuple[str, tuple[str, ...], str, dict[str, Any]]]: ...
+
+    @property
+    def constants(self) -> Mapping[str, np.ndarray]: ...
 
 
 class Artifacts:
@@ -127,24 +134,48 @@ class Artifacts:
         self._refuse(named, file)
         return named
 
-    def write_onnx(self, estimator: Any, n_features: int, path: Path) -> None:
-        """Convert the last estimator of a pipeline; its input is the transformed rows as float32, shape (n, n_features).
+    def load_json(self, file: File) -> Any:
+        """What a stored JSON file says; raises ArtifactDamaged."""
+        try:
+            return json.loads(self.store.fetch(file).read_bytes())
+        except ValueError as problem:
+            raise ArtifactDamaged("a file is not JSON", got=str(problem), do="Train again", uri=file.uri) from problem
 
-        Whatever the converter raises is passed on: the caller serves from skops then.
+    def write_graph(self, graph: Operators, path: Path) -> None:
+        """Write a graph of float64 operators as an ONNX file: `features` (n, width) → `answer`."""
+        from onnx import TensorProto, helper, numpy_helper
+
+        nodes = [
+            helper.make_node(operator, inputs, [output], domain=_domain(operator), **_attributes(attributes))
+            for operator, inputs, output, attributes in graph.nodes
+        ]
+        features = helper.make_tensor_value_info("features", TensorProto.DOUBLE, [None, graph.width])
+        answer = helper.make_tensor_value_info(graph.nodes[-1][2], TensorProto.DOUBLE, [None, None])
+        constants = [numpy_helper.from_array(np.asarray(array), name) for name, array in graph.constants.items()]
+        opsets = [helper.make_opsetid(domain, version) for domain, version in OPSET.items()]
+        model = helper.make_model(
+            helper.make_graph(nodes, "steward", [features], [answer], constants),
+            opset_imports=opsets,
+            ir_version=IR_VERSION,
+            producer_name="steward",
+        )
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+    def write_converted(self, estimator: Any, n_features: int, path: Path) -> None:
+        """Convert an estimator that Steward cannot write down itself; it takes the prepared rows as float32.
+
+        Whatever the converter raises is passed on: the caller serves by another engine then.
         """
         from skl2onnx import to_onnx
         from skl2onnx.common.data_types import FloatTensorType
 
-        inner = getattr(estimator, "regressor_", estimator)
         model = to_onnx(
-            inner,
+            estimator,
             name="steward",
             initial_types=[("features", FloatTensorType([None, n_features]))],
-            options={id(inner): {"zipmap": False}} if hasattr(inner, "predict_proba") else None,
-            target_opset=OPSET,
+            options={id(estimator): {"zipmap": False}} if hasattr(estimator, "predict_proba") else None,
+            target_opset=CONVERTED_OPSET,
         )
-        if inner is not estimator:
-            _append_bounds(model.graph, estimator)
         path.write_bytes(model.SerializeToString(deterministic=True))
 
     def onnx_session(self, file: File, threads: int = 1) -> "OnnxModel":
@@ -184,40 +215,42 @@ class Artifacts:
 
 
 class OnnxModel:
-    """The last estimator of a pipeline in ONNX Runtime.
+    """An ONNX file in ONNX Runtime; thread-safe.
 
     Parameters
     ----------
-    path : an ONNX file written by `Artifacts.write_onnx`.
+    path : an ONNX file written by `Artifacts`.
     threads : threads of one call.
+
+    Raises
+    ------
+    ArtifactDamaged : ONNX Runtime does not take the file.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        self.path = path
-        self.threads = threads
-
-    @cached_property
-    def session(self) -> Any:
-        """ONNX Runtime's own session."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as problem:
             raise ArtifactDamaged("an ONNX file cannot be opened", got=str(problem), do="Train again") from problem
+        given = self.session.get_inputs()[0]
+        self._input, self._single = given.name, given.type == "tensor(float)"
+        self._outputs = [self.session.get_outputs()[-1].name]
 
     def answer(self, features: np.ndarray) -> np.ndarray:
-        """Answers for transformed rows of shape (n, n_features), as float64.
+        """Answers for prepared rows, float64 of shape (n, n_features).
 
         Probabilities of shape (n, k) in the estimator's own order of classes, or predictions of shape (n,).
         """
-        session = self.session
-        result = session.run([session.get_outputs()[-1].name], {"features": features.astype(np.float32)})[0]
-        answer = np.asarray(result, dtype=np.float64)
+        given = features.astype(np.float32) if self._single else features
+        answer: np.ndarray = self.session.run(self._outputs, {self._input: given})[0]
+        if self._single:
+            answer = answer.astype(np.float64)
         return answer[:, 0] if answer.ndim == 2 and answer.shape[1] == 1 else answer  # noqa: PLR2004
 
 
@@ -241,45 +274,20 @@ def is_trusted(name: str) -> bool:
     return inspect.isclass(found) and found.__module__.startswith(TRUSTED_PACKAGES)
 
 
-def answer_example(artifacts: Artifacts, record: dict[str, Any]) -> None:
-    """The body of the clean process; any problem is an exception, hence exit code 1.
-
-    Parameters
-    ----------
-    record : a `Challenger` as plain JSON.
-    """
-    import pandas as pd
-
-    challenger = Challenger.model_validate(record)
-    columns = {
-        name: pd.Series([challenger.example.get(name)], dtype=object if kind == "category" else np.float64)
-        for name, kind in challenger.inputs.items()
-    }
-    frame = pd.DataFrame(columns)
-    pipeline = artifacts.load_skops(challenger.skops)
-    answer = pipeline.predict_proba(frame) if challenger.classes else pipeline.predict(frame)
-    if challenger.engine == "onnx" and challenger.onnx:
-        answer = artifacts.onnx_session(challenger.onnx).answer(np.asarray(pipeline[:-1].transform(frame)))
-    if len(answer) != 1 or not np.isfinite(np.asarray(answer, dtype=np.float64)).all():
-        raise ArtifactDamaged("the artifact does not answer its example", got=np.asarray(answer).tolist())
+def _domain(operator: str) -> str:
+    return "ai.onnx.ml" if operator == "TreeEnsemble" else ""
 
 
-def _append_bounds(graph: Any, bounded: Any) -> None:
-    """Turn standardised answers into labels inside their bounds, in float64, as `BoundedRegressor.bound` does."""
-    from onnx import TensorProto, helper
+def _attributes(attributes: dict[str, Any]) -> dict[str, Any]:
+    """As ONNX wants them: float64 and uint8 arrays as tensors, integers as lists, types by number."""
+    from onnx import TensorProto, numpy_helper
 
-    numbers = {"center": bounded.center_, "scale": bounded.scale_, "low": bounded.low_, "high": bounded.high_}
-    graph.initializer.extend(helper.make_tensor(name, TensorProto.DOUBLE, [], [v]) for name, v in numbers.items())
-    graph.node.extend(
-        [
-            helper.make_node("Cast", [graph.output[0].name], ["standardised"], to=TensorProto.DOUBLE),
-            helper.make_node("Mul", ["standardised", "scale"], ["scaled"]),
-            helper.make_node("Add", ["scaled", "center"], ["centered"]),
-            helper.make_node("Clip", ["centered", "low", "high"], ["bounded"]),
-        ]
-    )
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info("bounded", TensorProto.DOUBLE, [None, 1]))
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return value.tolist() if value.dtype == np.int64 else numpy_helper.from_array(value)
+        return TensorProto.DataType.Value(value.upper()) if isinstance(value, str) else value
+
+    return {name: plain(value) for name, value in attributes.items()}
 
 
 def _canonicalise(path: Path) -> None:

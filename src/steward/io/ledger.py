@@ -43,7 +43,7 @@ from steward.errors import LedgerConflict, LedgerUnavailable, SettingsError
 from steward.records import canonical_json
 
 GENESIS = "0" * 64
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every schema version that this code knows, oldest first; the last is current."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -165,16 +165,42 @@ class Ledger:
         if at.tzinfo is None:
             raise ValueError(f"a moment needs a time zone: {at}")
         content = canonical_json(body)
-        with self._connected(write=True) as connection:
-            found = connection.execute(_one(model, kind, subject)).one_or_none()
-            if found is not None and found.body != content:
+        with self.connected(write=True) as connection:
+            return self._add(connection, model, kind, subject, content, at)
+
+    def append_all(
+        self, model: str, news: Sequence[tuple[str, str, Any]], at: datetime, *, guard: tuple[Sequence[str], int]
+    ) -> list[Entry]:
+        """Add several entries, all or none: each is a kind, a subject and a body.
+
+        Parameters
+        ----------
+        guard : kinds, and the sequence number up to which they were read: what was decided upon them holds only if
+            nobody has added one since.
+
+        Raises
+        ------
+        LedgerConflict : somebody has, or one of the subjects is taken by another body.
+        """
+        kinds, read = guard
+        with self.connected(write=True) as connection:
+            newer = select(entries).where(entries.c.model == model, entries.c.kind.in_(kinds))
+            if (found := connection.execute(newer.where(entries.c.sequence > read).limit(1)).one_or_none()) is not None:
                 raise _conflict(found)
-            row = found or _append(connection, model, kind, subject, content, at)
-            return _entry(row)
+            return [
+                self._add(connection, model, kind, subject, canonical_json(body), at) for kind, subject, body in news
+            ]
+
+    @staticmethod
+    def _add(connection: Connection, model: str, kind: str, subject: str, body: str, at: datetime) -> Entry:
+        found = connection.execute(_one(model, kind, subject)).one_or_none()
+        if found is not None and found.body != body:
+            raise _conflict(found)
+        return _entry(found or _append(connection, model, kind, subject, body, at))
 
     def find(self, model: str, kind: str, subject: str) -> Entry | None:
         """The entry under a subject, None if there is none."""
-        with self._connected() as connection:
+        with self.connected() as connection:
             row = connection.execute(_one(model, kind, subject)).one_or_none()
         return None if row is None else _entry(row)
 
@@ -185,7 +211,7 @@ class Ledger:
         query = select(entries).order_by(entries.c.sequence.desc() if newest_first else entries.c.sequence).limit(limit)
         for column, value in ((entries.c.model, model), (entries.c.kind, kind)):
             query = query if value is None else query.where(column == value)
-        with self._connected() as connection:
+        with self.connected() as connection:
             return [_entry(row) for row in connection.execute(query)]
 
     def verify(self, anchor: str | None = None) -> ChainReport:
@@ -195,7 +221,7 @@ class Ledger:
         ----------
         anchor : the `head` of an earlier report; a ledger that lost it was cut off or written anew.
         """
-        with self._connected() as connection:
+        with self.connected() as connection:
             rows = connection.execute(select(entries).order_by(entries.c.sequence)).all()
             guards = _missing_guards(connection)
         problems = [*guards, *_walk(rows)]
@@ -219,7 +245,7 @@ class Ledger:
         return engine
 
     @contextmanager
-    def _connected(self, *, write: bool = False) -> Iterator[Connection]:
+    def connected(self, *, write: bool = False) -> Iterator[Connection]:
         """A transaction; writers take turns."""
         try:
             engine = self._engine

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import steward
 from steward.config import ModelFile, Settings
 from steward.errors import ArtifactDamaged
 from steward.io.artifacts import Artifacts
 from steward.io.ledger import Ledger
+from steward.io.predictions import PredictionStore
 from steward.io.registry import Registry
 from steward.io.store import Store
 from steward.io.tables import Tables
@@ -49,6 +49,10 @@ class Workspace:
         return Ledger(self.settings.ledger_url)
 
     @cached_property
+    def predictions(self) -> PredictionStore:
+        return PredictionStore(self.ledger)
+
+    @cached_property
     def registry(self) -> Registry:
         return Registry(self.settings.tracking_uri, self.settings.home)
 
@@ -64,7 +68,7 @@ class Workspace:
     @cached_property
     def code(self) -> str:
         """Digest of the code that decides: another version of it makes other records."""
-        folder = Path(steward.__file__).parent
+        folder = Path(__file__).parents[1]
         digest = hashlib.sha256()
         for path in sorted([*folder.glob("core/*.py"), *folder.glob("steps/*.py"), folder / "expressions.py"]):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())

@@ -53,11 +53,18 @@ class Run:
     """Of the challenger on them: shape (n, k), or (n,)."""
 
 
+ENGINES = {
+    "onnx": "ONNX Runtime in float64",
+    "estimator": "scikit-learn's estimator without pandas",
+    "pipeline": "the whole scikit-learn pipeline",
+}
+
+
 def render(run: Run) -> str:
     """The card as HTML; the same run gives the same text."""
     drawn = {name: Markup(svg) for name, svg in _plots(run).items()}  # noqa: S704 - drawn here, its texts escaped
     page = _environment().get_template("card.html")
-    return page.render(run=run, title=run.model.name.replace("_", " "), plots=drawn)
+    return page.render(run=run, engines=ENGINES, title=run.model.name.replace("_", " "), plots=drawn)
 
 
 def _plots(run: Run) -> dict[str, str]:

@@ -13,6 +13,7 @@ from steward.steps.opening import verify
 from steward.steps.promotion import approve, move_aliases, promote
 from steward.steps.roles import split
 from steward.steps.rows import LearningRows, learning_rows, rows_of
+from steward.steps.scoring import score
 from steward.steps.snapshot import accept
 from steward.steps.training import training_facts, training_seed, write_skops
 
@@ -26,6 +27,7 @@ __all__ = [
     "refit",
     "report",
     "rows_of",
+    "score",
     "select",
     "split",
     "train_candidate",

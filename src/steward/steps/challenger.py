@@ -1,5 +1,8 @@
 """The refit step: the winner, trained again and exported."""
 
+import json
+import timeit
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -8,18 +11,24 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from steward import inference
 from steward.config import ModelFile
-from steward.core import parity, tuning
+from steward.core import compilation, estimators, metrics, parity, tuning
+from steward.core.preparation import Plan
 from steward.io import environment
 from steward.io.artifacts import OnnxModel
 from steward.io.workspace import Workspace
-from steward.records import Challenger, File, Parity, Reference, Roles, Selection
+from steward.records import Challenger, Engine, File, Parity, Reference, Roles, Selection, canonical_json
+from steward.steps.candidate import winner_predictions
 from steward.steps.rows import learning_rows
-from steward.steps.training import latency_us, training_facts, training_seed, write_skops
+from steward.steps.training import training_facts, training_seed, write_skops
+
+SINGLE_ROWS = 30
+LATENCY_CALLS = 20
 
 
 def refit(workspace: Workspace, model: ModelFile, selection: Reference) -> Reference:
-    """Train the winner on train and validation rows, write skops and ONNX, prove that they agree.
+    """Train the winner on train and validation rows, write its files, and find the engine that serves it.
 
     Returns
     -------
@@ -43,9 +52,9 @@ def _challenger(workspace: Workspace, model: ModelFile, reference: Reference) ->
     validation = rows.frame[rows.roles == "validation"]
     with workspace.store.scratch() as folder:
         skops = write_skops(workspace, pipeline, folder)
-        onnx, proof = _proven_onnx(workspace, model, pipeline, validation, folder, seed)
+        serving = _fastest_engine(workspace, _Proving.of(model, pipeline, validation, seed), folder)
         units = _put_units(workspace, rows.units, folder)
-    return Challenger(
+    made = Challenger(
         model=model.name,
         digest=skops.sha256,
         name=selection.winner,
@@ -57,14 +66,18 @@ def _challenger(workspace: Workspace, model: ModelFile, reference: Reference) ->
         trained_rows=len(rows.frame),
         trained_units=units,
         skops=skops,
-        onnx=onnx,
-        engine="onnx" if onnx else "skops",
-        parity=proof,
+        plan=serving.plan,
+        onnx=serving.onnx,
+        engine=serving.engines[-1].name,
+        parity=serving.engines[-1].parity,
+        engines=serving.engines,
+        half_width=_half_width(workspace, model, selection, rows.truth, rows.roles),
         seed=seed,
         threads=threads,
         fit_seconds=fit_seconds,
-        latency_us=latency_us(workspace, pipeline, validation.iloc[[0]], onnx),
+        latency_us=0,
         classes=model.classes,
+        known_classes=tuple(map(str, pipeline.classes_)) if model.classes else (),
         inputs={name: column.type for name, column in model.columns.items()},
         example=_example(model, validation),
         metric=selection.metric,
@@ -76,24 +89,122 @@ def _challenger(workspace: Workspace, model: ModelFile, reference: Reference) ->
         machine=environment.machine(),
         run_id=run_id,
     )
+    return made.model_copy(update={"latency_us": _measured_latency(workspace, made)})
 
 
-def _proven_onnx(
-    workspace: Workspace, model: ModelFile, pipeline: Any, validation: pd.DataFrame, folder: Path, seed: int
-) -> tuple[File | None, Parity]:
-    """The last estimator as ONNX, if it provably answers as the pipeline does; the proof decides."""
-    columns = {name: column.type for name, column in model.columns.items()}
-    rows = pd.concat([validation, parity.edge_rows(validation, columns, seed)], ignore_index=True)
-    features = np.asarray(pipeline[:-1].transform(rows), dtype=np.float64)
-    features = np.vstack([features, parity.threshold_rows(pipeline[-1], features, seed)])
-    expected = pipeline[-1].predict_proba(features) if model.classes else pipeline[-1].predict(features)
-    path = folder / "model.onnx"
+@dataclass(frozen=True)
+class _Proving:
+    """What every engine has to answer, and what the pipeline answers to it."""
+
+    pipeline: Any
+    rows: dict[str, npt.NDArray[Any]]
+    """Columns of validation rows and of edge rows."""
+    expected: npt.NDArray[np.float64]
+    model: ModelFile
+    seed: int
+
+    @classmethod
+    def of(cls, model: ModelFile, pipeline: Any, validation: pd.DataFrame, seed: int) -> "_Proving":
+        kinds = {name: column.type for name, column in model.columns.items()}
+        frame = pd.concat([validation, parity.edge_rows(validation, kinds, seed)], ignore_index=True)
+        rows = {name: frame[name].to_numpy() for name in kinds}
+        return cls(pipeline, rows, inference.pipeline_engine(pipeline, kinds)(rows), model, seed)
+
+    def judge(self, engine: inference.Engine) -> Parity:
+        """All rows at once, and some one by one: an engine may take another way then."""
+        single = np.random.default_rng(self.seed).choice(len(self.expected), SINGLE_ROWS)
+        actual = [engine({name: values[[place]] for name, values in self.rows.items()}) for place in single]
+        return parity.compare(
+            np.concatenate([self.expected, self.expected[single]]), np.concatenate([engine(self.rows), *actual])
+        )
+
+    def judge_thresholds(self, plan: Plan, onnx: OnnxModel) -> Parity:
+        """Rows beside the thresholds of trees, where the smallest rounding leads to another leaf."""
+        estimator = self.pipeline[-1]
+        rows = parity.threshold_rows(estimator, plan.matrix(self.rows), self.seed)
+        if not len(rows):
+            return parity.same(0)
+        with estimators.steady(1):
+            expected = compilation.answer_prepared(estimator, rows)
+        return parity.compare(expected, onnx.answer(rows))
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """The engine that serves, its files, and every engine that was tried."""
+
+    engines: tuple[Engine, ...]
+    plan: File | None = None
+    onnx: File | None = None
+
+
+def _fastest_engine(workspace: Workspace, proving: _Proving, folder: Path) -> _Serving:
+    """The fastest engine that provably answers as the pipeline does; the proof decides."""
+    tried: list[Engine] = []
+    plan, onnx = folder / "plan.json", folder / "model.onnx"
+    for name, prove in (("onnx", _prove_onnx), ("estimator", _prove_estimator)):
+        try:
+            proof = prove(workspace, proving, plan, onnx)
+        except Exception as problem:  # noqa: BLE001 - whatever a converter or an engine raises means: not this one
+            proof = parity.refused(problem)
+        tried.append(Engine.model_validate({"name": name, "parity": proof}))
+        if proof.passed:
+            stored = workspace.store.put(onnx, onnx.name) if name == "onnx" else None
+            return _Serving(tuple(tried), workspace.store.put(plan, plan.name), stored)
+    tried.append(Engine(name="pipeline", parity=parity.same(len(proving.expected))))
+    return _Serving(tuple(tried))
+
+
+def _prove_onnx(workspace: Workspace, proving: _Proving, plan_path: Path, path: Path) -> Parity:
+    _write_onnx(workspace, proving.pipeline, path)
+    plan, model = _written(compilation.compile_plan(proving.pipeline), plan_path), OnnxModel(path)
+    return parity.both(proving.judge(inference.onnx_engine(plan, model)), proving.judge_thresholds(plan, model))
+
+
+def _prove_estimator(_workspace: Workspace, proving: _Proving, plan_path: Path, _path: Path) -> Parity:
+    plan = _written(compilation.compile_plan(proving.pipeline, members=False), plan_path)
+    return proving.judge(inference.estimator_engine(plan, proving.pipeline[-1]))
+
+
+def _write_onnx(workspace: Workspace, pipeline: Any, path: Path) -> None:
+    """Steward's own graph where it knows the estimator, else what sklearn-onnx makes of it."""
     try:
-        workspace.artifacts.write_onnx(pipeline[-1], features.shape[1], path)
-        proof = parity.compare(expected, OnnxModel(path, workspace.settings.threads).answer(features))
-    except Exception as problem:  # noqa: BLE001 - whatever a converter raises means: serve from skops
-        return None, parity.not_converted(problem)
-    return (workspace.store.put(path, path.name) if proof.passed else None), proof
+        workspace.artifacts.write_graph(compilation.compile_estimator(pipeline), path)
+    except TypeError:
+        if isinstance(pipeline[-1], estimators.WeightedEnsemble):
+            raise
+        workspace.artifacts.write_converted(pipeline[-1], compilation.input_width(pipeline[-1]), path)
+
+
+def _written(plan: Plan, path: Path) -> Plan:
+    """The plan as it is read back from its file: what serves is what has to be proved."""
+    path.write_text(canonical_json(plan.as_json()), encoding="utf-8")
+    return Plan.from_json(json.loads(path.read_bytes()))
+
+
+def _half_width(
+    workspace: Workspace, model: ModelFile, selection: Selection, truth: npt.NDArray[Any], roles: npt.NDArray[Any]
+) -> float | None:
+    """Of the intervals of a regression, from the winner's answers to the rows that chose it."""
+    if model.classes:
+        return None
+    found = winner_predictions(workspace, model, selection)
+    if found is None:
+        return None
+    predictions, folded = found
+    return metrics.conformal_half_width(
+        truth if folded else truth[roles == "validation"], predictions, model.verify.confidence
+    )
+
+
+def _measured_latency(workspace: Workspace, made: Challenger) -> float:
+    """Microseconds of one answer by what serves it: the fastest of some calls, as `timeit` advises.
+
+    On a busy machine a median would measure the neighbours.
+    """
+    predictor = inference.Predictor.load(workspace, made)
+    record = {name: [made.example[name]] for name in made.inputs}
+    return min(timeit.repeat(lambda: predictor.answer(record), number=1, repeat=LATENCY_CALLS)) * 1e6
 
 
 def _put_units(workspace: Workspace, units: npt.NDArray[Any], folder: Path) -> File:

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from steward.config import ModelFile
-from steward.core import estimators, metrics, verification
+from steward.core import metrics, verification
 from steward.errors import ArtifactDamaged, LedgerConflict, OpeningRefused
+from steward.inference import Predictor
 from steward.io.ledger import Entry
 from steward.io.workspace import Workspace
 from steward.records import Challenger, File, Reference, Roles, Test, Verdict
@@ -106,28 +107,30 @@ def _open_once(
 
 
 @dataclass(frozen=True)
-class _Contestant:
-    """A trained model, and what it was trained on."""
+class Contestant:
+    """A trained model, answering as it serves, and what it was trained on."""
 
-    made: Challenger
-    pipeline: Any
+    predictor: Predictor
     trained_units: frozenset[str]
     version: int | None = None
 
     def answers(self, frame: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.float64]:
         """As the model file of its own time says; classes that it does not know get 0, columns that are gone are missing."""
-        own = ModelFile.model_validate(self.made.model_file)
-        answers = estimators.predictions(self.pipeline, frame.reindex(columns=list(self.made.inputs)), own)
-        if own.classes == classes:
+        made = self.predictor.made
+        gone = np.full(len(frame), np.nan)
+        answers = self.predictor.answer(
+            {name: frame[name].to_numpy() if name in frame else gone for name in made.inputs}
+        )
+        if made.classes == classes:
             return answers
         return np.column_stack(
-            [answers[:, own.classes.index(name)] if name in own.classes else np.zeros(len(frame)) for name in classes]
+            [answers[:, made.classes.index(name)] if name in made.classes else np.zeros(len(frame)) for name in classes]
         )
 
 
 def _contestants(
     workspace: Workspace, model: ModelFile, challenger: Challenger
-) -> tuple[_Contestant, _Contestant | None]:
+) -> tuple[Contestant, Contestant | None]:
     """The challenger, and the champion if there is one."""
     version = workspace.registry.champion(model.name)
     champion = (
@@ -136,9 +139,9 @@ def _contestants(
     return _contestant(workspace, challenger), champion
 
 
-def _contestant(workspace: Workspace, made: Challenger, version: int | None = None) -> _Contestant:
+def _contestant(workspace: Workspace, made: Challenger, version: int | None = None) -> Contestant:
     units = pd.read_parquet(workspace.store.fetch(made.trained_units))["unit"]
-    return _Contestant(made, workspace.artifacts.load_skops(made.skops), frozenset(units), version)
+    return Contestant(Predictor.load(workspace, made), frozenset(units), version)
 
 
 def _claim(
@@ -180,7 +183,7 @@ def _score_sealed(
     workspace: Workspace,
     model: ModelFile,
     made: Challenger,
-    contestants: tuple[_Contestant, _Contestant | None],
+    contestants: tuple[Contestant, Contestant | None],
 ) -> Test:
     """Both contestants' answers on exactly the same sealed rows, kept as evidence, and their figures."""
     challenger, champion = contestants
@@ -206,7 +209,7 @@ def _score_sealed(
     )
 
 
-def _overlap(units: npt.NDArray[Any], contestant: _Contestant) -> int:
+def _overlap(units: npt.NDArray[Any], contestant: Contestant) -> int:
     return sum(unit in contestant.trained_units for unit in units)
 
 

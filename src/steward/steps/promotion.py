@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Literal
 
 from steward.config import ModelFile
+from steward.io.ledger import Entry
 from steward.io.workspace import Workspace
 from steward.records import Approval, Challenger, Promotion, Reference, Verdict
 
@@ -124,6 +125,40 @@ def _obstacle(model: ModelFile, verdict: Verdict, approval: Approval | None, ser
 
 def _shown(version: int | None) -> str:
     return "no champion" if version is None else f"version {version}"
+
+
+def enthrone(
+    workspace: Workspace,
+    registered: Promotion,
+    *,
+    act: str,
+    why: str,
+    by: str,
+    at: datetime,
+    subject: str | None = None,
+) -> Entry:
+    """Make a registered version the champion, for a reason that is on record before an alias moves.
+
+    Parameters
+    ----------
+    registered : what the pipeline decided about the version when it was registered.
+    subject : identity of the act; the same one again carries out what the ledger says of it. Named for `at` if None.
+    """
+    subject, model, number = subject or f"{act} {at.isoformat()}", registered.model, registered.version
+    entry = workspace.ledger.find(model, Promotion.kind, subject)
+    if entry is None:
+        serving = workspace.registry.aliases(model).get("champion")
+        changed = {"alias": "champion", "champion": number, "previous": serving, "reasons": (why,), "at": at}
+        body = {**registered.model_copy(update=changed).as_json(), "act": act, "by": by}
+        entry = workspace.ledger.append(model, Promotion.kind, subject, body, at)
+    newest, *_ = workspace.ledger.entries(model, Promotion.kind, newest_first=True, limit=1)
+    if newest.sequence == entry.sequence:
+        move_aliases(workspace, _of_hand(entry))
+    return entry
+
+
+def _of_hand(entry: Entry) -> Promotion:
+    return Promotion.model_validate({name: value for name, value in entry.body.items() if name not in ("act", "by")})
 
 
 def move_aliases(workspace: Workspace, promotion: Promotion) -> None:

@@ -15,6 +15,7 @@ from steward.errors import ContractRefused, SourceUnreadable
 from steward.io.tables import Session, writing
 from steward.io.workspace import Workspace
 from steward.records import Reference, Snapshot
+from steward.steps import served
 
 
 def accept(workspace: Workspace, model: ModelFile, *, at: datetime) -> Reference:
@@ -38,7 +39,7 @@ def accept(workspace: Workspace, model: ModelFile, *, at: datetime) -> Reference
         columns = tuple(source.columns)
         if contract.missing(columns):
             raise _refused(workspace, contract, expectations.judge(contract, columns), columns, folder)
-        scan = _scanned(session, source, contract, folder)
+        scan = _scanned(workspace, session, source, contract, folder)
         unexpected = session.row(contracts.examples(scan.aside, contract, scan.found)) if scan.found["rejected"] else {}
         judgement = expectations.judge(contract, columns, scan.found, unexpected)
         if judgement.failed:
@@ -60,10 +61,11 @@ class _Scan:
     """Of every mature row with a key, accepted or not, the first half of its digest."""
 
 
-def _scanned(session: Session, source: Any, contract: contracts.Contract, folder: Path) -> _Scan:
+def _scanned(workspace: Workspace, session: Session, source: Any, contract: contracts.Contract, folder: Path) -> _Scan:
     """The source in one pass; in two where keys stand twice."""
     total = session.row(source.aggregate(rows=source.count()))["rows"]
-    rows = contracts.flagged(source, contract, session.stage)
+    rows, more = served.added(workspace, session, contracts.flagged(source, contract, session.stage), contract)
+    total += more
     scan = _passed(session, rows, total, contract, folder / "snapshot.parquet")
     if splitting.any_twice(scan.keys):
         doubles = session.keep(contracts.duplicated_keys(rows))
