@@ -76,6 +76,7 @@ def engines(pipeline: Any, model: ModelFile, folder: Path) -> dict[str, inferenc
     """Through files, as they are served."""
     artifacts = Artifacts(Store(str(folder / "store"), folder / "cache"))
     artifacts.write_graph(compilation.compile_estimator(pipeline), folder / "model.onnx")
+    tables = compilation.compile_tables(pipeline) if compilation.is_boosted(pipeline[-1]) else None
     plans = [compilation.compile_plan(pipeline, members=members) for members in (True, False)]
     prepared, encoded = (Plan.from_json(json.loads(json.dumps(plan.as_json()))) for plan in plans)
     kinds = {name: column.type for name, column in model.columns.items()}
@@ -83,6 +84,7 @@ def engines(pipeline: Any, model: ModelFile, folder: Path) -> dict[str, inferenc
         "pipeline": inference.pipeline_engine(pipeline, kinds),
         "estimator": inference.estimator_engine(encoded, pipeline[-1]),
         "onnx": inference.onnx_engine(prepared, OnnxModel(folder / "model.onnx")),
+        **({"tables": inference.tables_engine(prepared, tables)} if tables else {}),
     }
 
 
@@ -108,7 +110,7 @@ def measure(name: str, frame: pd.DataFrame, truth: np.ndarray) -> None:
         thousand: dict[str, list[float]] = {engine: [] for engine in made}
         for _ in range(ROUNDS):
             for engine, answer in made.items():
-                some = singles if engine == "onnx" else singles[:10]
+                some = singles if engine in ("onnx", "tables") else singles[:10]
                 one[engine].append(cpu_seconds(lambda: [answer(row) for row in some]) / len(some))  # noqa: B023
                 thousand[engine].append(cpu_seconds(lambda: answer(many)))  # noqa: B023
         for engine, answer in made.items():

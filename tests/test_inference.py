@@ -89,7 +89,8 @@ def version(workspace: Workspace, model: ModelFile, candidate: str, params: dict
     made = Challenger(
         model=model.name, digest=skops.sha256, name=candidate, params={}, selection=reference, roles=reference,
         snapshot=reference, fingerprint="f" * 64, trained_rows=ROWS, trained_units=skops, skops=skops, plan=serving.plan,
-        onnx=serving.onnx, engine=serving.engines[-1].name, parity=serving.engines[-1].parity, engines=serving.engines,
+        tables=serving.tables, onnx=serving.onnx, engine=serving.chosen.name, parity=serving.chosen.parity,
+        engines=serving.engines,
         seed=1, threads=1, fit_seconds=1, latency_us=1, classes=model.classes,
         known_classes=tuple(map(str, pipeline.classes_)) if model.classes else (),
         inputs={name: column.type for name, column in model.columns.items()},
@@ -129,14 +130,17 @@ CLASSIFIERS = [
 @pytest.mark.parametrize(
     ("candidate", "params"), CLASSIFIERS, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_every_candidate_is_served_by_onnx_exactly(
+def test_every_candidate_is_served_exactly_without_scikit_learn(
     workspace: Workspace, task: str, candidate: str, params: dict[str, Any]
 ) -> None:
     model = model_of(task)
     made, pipeline = version(
         workspace, model, candidate.replace("logistic", "linear" if task == "regression" else "logistic"), params
     )
-    assert (made.engine, made.parity.passed) == ("onnx", True), made.engines
+    tables = candidate == "gradient_boosting"
+    assert (made.engine, made.parity.passed) == ("tables" if tables else "onnx", True), made.engines
+    assert made.onnx is not None
+    assert all(one.parity.passed for one in made.engines)
     rows = hostile_rows(task)
     expected, actual = (
         estimators.predictions(pipeline, rows, model),
@@ -205,7 +209,7 @@ def test_unseen_values_are_told(served: tuple[Workspace, Challenger]) -> None:
     assert found == {"stage": [False, True, False], "team": [False, False, True]}
 
 
-@pytest.mark.parametrize("engine", ["onnx", "estimator", "pipeline"])
+@pytest.mark.parametrize("engine", ["tables", "onnx", "estimator", "pipeline"])
 def test_threads_share_a_predictor(served: tuple[Workspace, Challenger], engine: str) -> None:
     workspace, made = served
     predictor = Predictor.load(workspace, made.model_copy(update={"engine": engine}))
@@ -219,7 +223,8 @@ def test_threads_share_a_predictor(served: tuple[Workspace, Challenger], engine:
 
 
 @pytest.mark.parametrize(
-    ("engine", "name"), [("onnx", "plan"), ("onnx", "onnx"), ("estimator", "skops"), ("pipeline", "skops")]
+    ("engine", "name"),
+    [("tables", "plan"), ("tables", "tables"), ("onnx", "onnx"), ("estimator", "skops"), ("pipeline", "skops")],
 )
 def test_one_changed_byte_is_refused(served: tuple[Workspace, Challenger], engine: str, name: str) -> None:
     workspace, made = served
@@ -234,10 +239,10 @@ def test_one_changed_byte_is_refused(served: tuple[Workspace, Challenger], engin
 def test_record_without_the_file_of_its_engine_is_refused(served: tuple[Workspace, Challenger]) -> None:
     workspace, made = served
     with pytest.raises(ArtifactDamaged, match="names no file"):
-        Predictor.load(workspace, made.model_copy(update={"onnx": None}))
+        Predictor.load(workspace, made.model_copy(update={"tables": None}))
 
 
-@pytest.mark.parametrize("engine", ["onnx", "estimator", "pipeline"])
+@pytest.mark.parametrize("engine", ["tables", "onnx", "estimator", "pipeline"])
 def test_clean_process_answers(served: tuple[Workspace, Challenger], engine: str) -> None:
     workspace, made = served
     assert workspace.artifacts.answers_in_clean_process(made.model_copy(update={"engine": engine})) is None

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steward.config import ModelFile
+from steward.core.leaf_tables import LeafTables
 from steward.core.preparation import Encoding, Plan
 from steward.errors import ArtifactDamaged
 from steward.records import Challenger, File
@@ -32,7 +33,7 @@ class Predictor:
     ----------
     made : what it was trained as.
     model : the model file of its own time: contract and features come from there.
-    engine : what answers: "onnx", "estimator" or "pipeline".
+    engine : what answers: "tables", "onnx", "estimator" or "pipeline".
     half_width : regression: the truth is within prediction ± half_width at the confidence of `verify`; None if unknown.
     """
 
@@ -61,6 +62,9 @@ class Predictor:
         if made.engine == "estimator":
             estimator = artifacts.load_skops(made.skops)[-1]
             return cls(made, plan.encoding, estimator_engine(plan, estimator), _classes(estimator))
+        if made.engine == "tables":
+            tables = LeafTables.read(artifacts.load_arrays(_present(made.tables, made)))
+            return cls(made, plan.encoding, tables_engine(plan, tables), made.known_classes)
         session = artifacts.onnx_session(_present(made.onnx, made))
         return cls(made, plan.encoding, onnx_engine(plan, session), made.known_classes)
 
@@ -85,6 +89,11 @@ class Predictor:
     def unseen(self, columns: Columns) -> dict[str, list[bool]]:
         """Per category column, which values training did not know; a missing value is not one of them."""
         return self._encoding.unseen_values(columns)
+
+
+def tables_engine(plan: Plan, tables: LeafTables) -> Engine:
+    """Rows prepared by a plan, answered by tables of boosted trees."""
+    return lambda columns: tables.answer(plan.matrix(columns))
 
 
 def onnx_engine(plan: Plan, model: "OnnxModel") -> Engine:

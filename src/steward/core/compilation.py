@@ -35,7 +35,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, QuantileTransformer, SplineTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+from steward.core import leaf_tables
 from steward.core.estimators import BoundedRegressor, WeightedEnsemble
+from steward.core.leaf_tables import LeafTables
 from steward.core.preparation import Encoding, Json, Matrix, Plan
 
 INPUT = "features"
@@ -122,6 +124,36 @@ def compile_estimator(pipeline: Pipeline) -> Graph:
         answer = _compile(graph, part, member[-1], codes)
         answers.append(graph.add("Mul", answer, np.array(float(estimator.weights[name]))))
     return graph.finish(graph.add("Sum", *answers))
+
+
+def compile_tables(pipeline: Pipeline) -> LeafTables:
+    """The last step of a fitted pipeline, if it is histogram gradient boosting or several copies of it.
+
+    Raises
+    ------
+    TypeError : it is something else, or its trees are too large.
+    """
+    encoding, estimator = pipeline[0].encoding, pipeline[-1]
+    if not is_boosted(estimator):
+        raise TypeError(f"{type(estimator).__name__} has no tables")
+    copies = _copies(estimator)
+    if getattr(estimator, "weights", None) is not None or getattr(estimator, "voting", "soft") != "soft":
+        raise TypeError("a vote that is not the plain mean")
+    codes = 1 + int(max(encoding.unseen.values(), default=0))
+    outputs, link = _outputs_and_link(copies[0])
+    trees = [list(_boosted_trees(one, codes)) for one in copies]
+    return leaf_tables.build(trees, width=input_width(copies[0]), codes=codes, targets=outputs, link=link)
+
+
+def is_boosted(estimator: Any) -> bool:
+    """Whether a fitted estimator is histogram gradient boosting, or several copies of it."""
+    kinds = HistGradientBoostingClassifier | HistGradientBoostingRegressor
+    return all(isinstance(one, kinds) for one in _copies(estimator))
+
+
+def _copies(estimator: Any) -> list[Any]:
+    found: list[Any] = getattr(estimator, "estimators_", [estimator])
+    return found if isinstance(estimator, VotingClassifier | VotingRegressor) else [estimator]
 
 
 def input_width(estimator: Any) -> int:
@@ -457,13 +489,31 @@ def _boosting(graph: Graph, rows: str, boosting: Any) -> str:
 
 
 def _histogram_boosting(graph: Graph, rows: str, boosting: Any, codes: int) -> str:
+    outputs, link = _outputs_and_link(boosting)
+    shift = int(link == "sigmoid")
+    found = _Trees()
+    for tree in _boosted_trees(boosting, codes):
+        parts = (tree.left, tree.right, tree.feature, tree.threshold, tree.missing_left, tree.values, tree.sets)
+        found.add(tree.target + shift, *parts)
+    return _linked(graph, rows, found, outputs + shift, "softmax" if link == "sigmoid" else link)
+
+
+def _outputs_and_link(boosting: Any) -> tuple[int, leaf_tables.Link]:
+    """Sums per row, and what turns them into answers."""
+    outputs = len(np.ravel(boosting._baseline_prediction))  # noqa: SLF001
+    if hasattr(boosting, "classes_"):
+        return outputs, "softmax" if outputs > 1 else "sigmoid"
+    name = type(boosting._loss.link).__name__  # noqa: SLF001
+    links: dict[str, leaf_tables.Link] = {"IdentityLink": "identity", "LogLink": "exp"}
+    if name not in links:
+        raise TypeError(f"gradient boosting with {name}")
+    return outputs, links[name]
+
+
+def _boosted_trees(boosting: Any, codes: int) -> Iterator[leaf_tables.Tree]:
+    """The trees of histogram gradient boosting; its baseline is in the leaves of the first ones."""
     start = np.ravel(boosting._baseline_prediction)  # noqa: SLF001
-    classifies = hasattr(boosting, "classes_")
-    link = "softmax" if classifies else type(boosting._loss.link).__name__  # noqa: SLF001
-    outputs = len(start)
-    columns = boosting_columns(boosting)
-    known = _known_codes(boosting)
-    found, shift = _Trees(), int(classifies and outputs == 1)
+    columns, known = boosting_columns(boosting), _known_codes(boosting)
     for stage in boosting._predictors:  # noqa: SLF001
         for target, predictor in enumerate(stage):
             nodes = predictor.nodes
@@ -472,9 +522,8 @@ def _histogram_boosting(graph: Graph, rows: str, boosting: Any, codes: int) -> s
             feature = columns[np.where(leaf, 0, nodes["feature_idx"])]
             sets = [_codes_to_the_left(node, predictor, known, codes) for node in nodes] if known else ()
             missing, values = nodes["missing_go_to_left"], nodes["value"] + start[target]
-            found.add(target + shift, left, right, feature, nodes["num_threshold"], missing, values, sets)
-        start = np.zeros(outputs)
-    return _linked(graph, rows, found, outputs + shift, link)
+            yield leaf_tables.Tree(target, left, right, feature, nodes["num_threshold"], missing, values, sets)
+        start = np.zeros(len(start))
 
 
 def _linked(graph: Graph, rows: str, trees: _Trees, targets: int, link: str) -> str:
@@ -483,11 +532,8 @@ def _linked(graph: Graph, rows: str, trees: _Trees, targets: int, link: str) -> 
     links: dict[str, Callable[[], str]] = {
         "softmax": lambda: graph.add("Softmax", total, axis=1),
         "identity": lambda: total,
-        "IdentityLink": lambda: total,
-        "LogLink": lambda: graph.add("Exp", total),
+        "exp": lambda: graph.add("Exp", total),
     }
-    if link not in links:
-        raise TypeError(f"gradient boosting with {link}")
     return links[link]()
 
 

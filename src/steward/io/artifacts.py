@@ -141,6 +141,21 @@ class Artifacts:
         except ValueError as problem:
             raise ArtifactDamaged("a file is not JSON", got=str(problem), do="Train again", uri=file.uri) from problem
 
+    def load_arrays(self, file: File) -> dict[str, np.ndarray]:
+        """The arrays in a stored NumPy archive, which holds nothing else; raises ArtifactDamaged."""
+        path = self.store.fetch(file)
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (ValueError, OSError, zipfile.BadZipFile) as problem:
+            raise ArtifactDamaged(
+                "arrays cannot be read", got=str(problem), do="Train again", uri=file.uri
+            ) from problem
+
+    def write_arrays(self, arrays: Mapping[str, np.ndarray], path: Path) -> None:
+        """Write arrays of numbers; equal arrays give equal bytes."""
+        np.savez_compressed(path, allow_pickle=False, **arrays)
+
     def write_graph(self, graph: Operators, path: Path) -> None:
         """Write a graph of float64 operators as an ONNX file: `features` (n, width) → `answer`."""
         from onnx import TensorProto, helper, numpy_helper

@@ -54,6 +54,7 @@ class Run:
 
 
 ENGINES = {
+    "tables": "tables of its trees in float64",
     "onnx": "ONNX Runtime in float64",
     "estimator": "scikit-learn's estimator without pandas",
     "pipeline": "the whole scikit-learn pipeline",

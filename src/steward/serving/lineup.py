@@ -18,7 +18,7 @@ PATIENCE = 3
 """A version that failed or was too slow so many times in a row is left alone."""
 REST_SECONDS = 30.0
 """For how long."""
-FAST_ENGINES = frozenset({"onnx"})
+FAST_ENGINES = frozenset({"tables", "onnx"})
 """Engines that answer a few rows in microseconds, so that a thread would cost more than they do."""
 INLINE_ROWS = 32
 """More rows than this are computed in a thread, whatever the engine."""

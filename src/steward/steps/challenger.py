@@ -2,6 +2,7 @@
 
 import json
 import timeit
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +15,7 @@ import pandas as pd
 from steward import inference
 from steward.config import ModelFile
 from steward.core import compilation, estimators, metrics, parity, tuning
+from steward.core.leaf_tables import LeafTables
 from steward.core.preparation import Plan
 from steward.io import environment
 from steward.io.artifacts import OnnxModel
@@ -25,6 +27,7 @@ from steward.steps.training import training_facts, training_seed, write_skops
 
 SINGLE_ROWS = 30
 LATENCY_CALLS = 20
+FILES = {"plan": "plan.json", "tables": "tables.npz", "onnx": "model.onnx"}
 
 
 def refit(workspace: Workspace, model: ModelFile, selection: Reference) -> Reference:
@@ -67,9 +70,10 @@ def _challenger(workspace: Workspace, model: ModelFile, reference: Reference) ->
         trained_units=units,
         skops=skops,
         plan=serving.plan,
+        tables=serving.tables,
         onnx=serving.onnx,
-        engine=serving.engines[-1].name,
-        parity=serving.engines[-1].parity,
+        engine=serving.chosen.name,
+        parity=serving.chosen.parity,
         engines=serving.engines,
         half_width=_half_width(workspace, model, selection, rows.truth, rows.roles),
         seed=seed,
@@ -118,7 +122,7 @@ class _Proving:
             np.concatenate([self.expected, self.expected[single]]), np.concatenate([engine(self.rows), *actual])
         )
 
-    def judge_thresholds(self, plan: Plan, onnx: OnnxModel) -> Parity:
+    def judge_thresholds(self, plan: Plan, model: OnnxModel | LeafTables) -> Parity:
         """Rows beside the thresholds of trees, where the smallest rounding leads to another leaf."""
         estimator = self.pipeline[-1]
         rows = parity.threshold_rows(estimator, plan.matrix(self.rows), self.seed)
@@ -126,7 +130,7 @@ class _Proving:
             return parity.same(0)
         with estimators.steady(1):
             expected = compilation.answer_prepared(estimator, rows)
-        return parity.compare(expected, onnx.answer(rows))
+        return parity.compare(expected, model.answer(rows))
 
 
 @dataclass(frozen=True)
@@ -135,24 +139,50 @@ class _Serving:
 
     engines: tuple[Engine, ...]
     plan: File | None = None
+    tables: File | None = None
     onnx: File | None = None
+
+    @property
+    def chosen(self) -> Engine:
+        return next(engine for engine in self.engines if engine.parity.passed)
 
 
 def _fastest_engine(workspace: Workspace, proving: _Proving, folder: Path) -> _Serving:
-    """The fastest engine that provably answers as the pipeline does; the proof decides."""
+    """The fastest engine that provably answers as the pipeline does; the proof decides.
+
+    Where tables serve there is an ONNX file too if it passes: others can use it.
+    """
     tried: list[Engine] = []
-    plan, onnx = folder / "plan.json", folder / "model.onnx"
-    for name, prove in (("onnx", _prove_onnx), ("estimator", _prove_estimator)):
+    files = {name: folder / file for name, file in FILES.items()}
+    passed: set[str] = set()
+    for name, prove in _provers(proving).items():
+        if passed and name == "estimator":
+            break
         try:
-            proof = prove(workspace, proving, plan, onnx)
+            proof = prove(workspace, proving, files["plan"], files.get(name, folder))
         except Exception as problem:  # noqa: BLE001 - whatever a converter or an engine raises means: not this one
             proof = parity.refused(problem)
         tried.append(Engine.model_validate({"name": name, "parity": proof}))
-        if proof.passed:
-            stored = workspace.store.put(onnx, onnx.name) if name == "onnx" else None
-            return _Serving(tuple(tried), workspace.store.put(plan, plan.name), stored)
-    tried.append(Engine(name="pipeline", parity=parity.same(len(proving.expected))))
-    return _Serving(tuple(tried))
+        passed |= {name} if proof.passed else set()
+    if not passed:
+        tried.append(Engine(name="pipeline", parity=parity.same(len(proving.expected))))
+        return _Serving(tuple(tried))
+    kept = {name: workspace.store.put(files[name], FILES[name]) for name in passed & {"tables", "onnx"}}
+    return _Serving(tuple(tried), plan=workspace.store.put(files["plan"], FILES["plan"]), **kept)
+
+
+def _provers(proving: _Proving) -> dict[str, Callable[[Workspace, _Proving, Path, Path], Parity]]:
+    """The engines that may come into question, the fastest first."""
+    boosted = {"tables": _prove_tables} if compilation.is_boosted(proving.pipeline[-1]) else {}
+    return {**boosted, "onnx": _prove_onnx, "estimator": _prove_estimator}
+
+
+def _prove_tables(workspace: Workspace, proving: _Proving, plan_path: Path, path: Path) -> Parity:
+    workspace.artifacts.write_arrays(compilation.compile_tables(proving.pipeline).arrays(), path)
+    plan = _written(compilation.compile_plan(proving.pipeline), plan_path)
+    with np.load(path) as arrays:
+        tables = LeafTables.read(dict(arrays))
+    return parity.both(proving.judge(inference.tables_engine(plan, tables)), proving.judge_thresholds(plan, tables))
 
 
 def _prove_onnx(workspace: Workspace, proving: _Proving, plan_path: Path, path: Path) -> Parity:
