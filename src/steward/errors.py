@@ -195,3 +195,7 @@ class OutputRefused(StewardError):
 
 class ScoringStopped(StewardError):
     """A batch was not scored: its rows break the contract or have drifted, and the model file says to stop then."""
+
+
+class ClockWentBack(StewardError):
+    """A look at a model was asked for at a moment before the first look at it."""

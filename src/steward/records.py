@@ -217,7 +217,7 @@ class Parity(Value):
 class Engine(Value):
     """An engine that was tried, and whether it may serve."""
 
-    name: Literal["onnx", "estimator", "pipeline"]
+    name: Literal["tables", "onnx", "estimator", "pipeline"]
     parity: Parity
 
 
@@ -241,13 +241,15 @@ class Challenger(Record):
     plan: File | None = None
     """Encoder and preparation as JSON, for engines that need no pandas; None for `pipeline`."""
     onnx: File | None
-    """The estimator on prepared rows; None if another engine serves."""
-    engine: Literal["onnx", "estimator", "pipeline"]
-    """What serves: ONNX Runtime, the estimator's own prediction on prepared rows, or the whole pipeline."""
+    """The estimator on prepared rows; None if no ONNX graph answers as it does."""
+    tables: File | None = None
+    """Boosted trees as tables of bits, on prepared rows; None for other estimators."""
+    engine: Literal["tables", "onnx", "estimator", "pipeline"]
+    """What serves: tables, ONNX Runtime, the estimator's own prediction on prepared rows, or the whole pipeline."""
     parity: Parity
     """The proof that this engine answers as the pipeline does."""
     engines: tuple[Engine, ...] = ()
-    """Every engine that was tried, the fastest first; the last one serves."""
+    """Every engine that was tried, the fastest first; the first that passed serves."""
     half_width: float | None = None
     """Regression: the truth was within prediction ± this for `verify.confidence` of the rows that chose the winner."""
     seed: int
@@ -448,6 +450,8 @@ class Observation(Record):
     rows: int
     reference: Reference
     """The version's `ReferenceProfile`."""
+    bins: str
+    """SHA-256 of its file: profiles over the same bins add up."""
     profile: File
     """JSON of a `core.profiles.Profile` over the bins of the reference."""
     unseen: dict[str, dict[str, int]] = {}
