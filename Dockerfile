@@ -17,11 +17,13 @@ RUN apt-get update \
     && install --directory --owner steward --group steward /var/lib/steward /var/lib/mlflow /opt/airflow
 COPY --from=build /opt/steward /opt/steward
 COPY --chown=steward:steward dags /opt/steward-project/dags
+COPY --chown=steward:steward plugins /opt/steward-project/plugins
 COPY --chown=steward:steward models /opt/steward-project/models
 ENV PATH=/opt/steward/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/steward-project/dags \
+    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/steward-project/plugins \
     AIRFLOW__CORE__LOAD_EXAMPLES=False \
     STEWARD_HOME=/var/lib/steward \
     STEWARD_MODELS=/opt/steward-project/models \

@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import statistics
@@ -305,12 +306,10 @@ def write_rows(path: Path) -> None:
 
 
 def steward(work: Path, level: str, trained: Path) -> Contender:
-    """An installation of its own per level, copied from the trained one."""
-    import shutil
-
+    """An installation of its own per level, copied anew from the trained one."""
     folder = work / f"steward_{level}"
-    if not folder.exists():
-        shutil.copytree(trained, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(trained, folder)
     (folder / "models" / "risk.yaml").write_text(MODEL_FILE.format(rows=work / "rows.csv", level=level))
     environment = {"STEWARD_HOME": str(folder / "home"), "STEWARD_MODELS": str(folder / "models")}
     port = free_port()
@@ -361,9 +360,10 @@ def peer(work: Path, name: str, params: dict[str, Any]) -> Contender:
     python = environment(work, name if name in PACKAGES else "web")
     if name in SCRIPTS:
         (folder / "app.py").write_text(SCRIPTS[name])
-    if name not in FLOORS and not (folder / "model.joblib").exists():
-        subprocess.run([python, "-c", FIT, work / "rows.csv", json.dumps(params)], cwd=folder, check=True)
-    if name == "mlflow" and not (folder / "saved").exists():
+    if name not in FLOORS:
+        shutil.copy(fitted(work, params), folder)
+    if name == "mlflow":
+        shutil.rmtree(folder / "saved", ignore_errors=True)
         subprocess.run([python, "-c", SAVE_MLFLOW], cwd=folder, check=True)
     port, binaries = free_port(), python.parent
     uvicorn = [
@@ -398,6 +398,18 @@ def peer(work: Path, name: str, params: dict[str, Any]) -> Contender:
         made.command = [str(binaries / "mlserver"), "start", "."]
         made.single = made.batch = ("/v2/models/risk/infer", "columns")
     return made
+
+
+def fitted(work: Path, params: dict[str, Any]) -> Path:
+    """The peers' model with the champion's settings; made anew when they have changed."""
+    folder, settings = work / "fitted", json.dumps(params)
+    folder.mkdir(exist_ok=True)
+    stamp, model = folder / "done", folder / "model.joblib"
+    if not stamp.exists() or stamp.read_text() != settings:
+        command = [environment(work, "web"), "-c", FIT, work / "rows.csv", settings]
+        subprocess.run(command, cwd=folder, check=True, env={**os.environ, **ONE_THREAD})
+        stamp.write_text(settings)
+    return model
 
 
 def environment(work: Path, name: str) -> Path:

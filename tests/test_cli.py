@@ -13,6 +13,7 @@ from steward import operations, terminal
 from steward.config import ModelFile
 from steward.pipeline import Event
 from steward.records import Candidate, Estimate, Reference, Trial
+from steward.stages import MONITORING
 
 if TYPE_CHECKING:
     from conftest import Installation
@@ -21,6 +22,7 @@ COMMANDS = (
     "init",
     "check",
     "train",
+    "monitor",
     "predict",
     "score",
     "status",
@@ -73,6 +75,7 @@ def test_help_of_a_command_has_an_example(fresh: "Installation", command: str) -
         ["promote", "risk", "1"],
         ["rollback", "risk", "--why", "  "],
         ["train", "risk", "--trials", "0"],
+        ["monitor", "risk", "--at", "yesterday"],
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_nothing_on_stdout(fresh: "Installation", arguments: list[str]) -> None:
@@ -225,6 +228,24 @@ def test_json_after_a_training(trained: "Installation") -> None:
     assert trained.ask("history", "risk", "--limit", "2", "--verify")["chain"]["ok"]
     assert len(trained.ask("history", "risk", "--kind", "opening")["entries"]) == 1
     assert Path(trained.ask("report", "risk")["path"]).exists()
+
+
+def test_a_look_is_made_once_and_says_what_it_decided(champion: "tuple[Installation, Any]", tmp_path: Path) -> None:
+    twin = champion[0].copy(tmp_path)
+    found = twin.ask("monitor", "risk", "--at", "2100-01-01")
+    assert set(found) == {"model", "at", *(stage.name for stage in MONITORING)}
+    assert (found["observe"]["version"], found["decide_retraining"]["train"]) == (1, False)
+    assert twin.ask("monitor", "risk", "--at", "2100-01-01T00:00:00+00:00") == found
+    shown = twin.run("monitor", "risk", "--at", "2100-01-01")
+    assert "wait: nothing asks for a training" in shown.stdout
+    assert "measure_accuracy (" in shown.stderr
+    assert [entry.kind for entry in twin.workspace.ledger.entries("risk")].count("decision") == 1
+    earlier = twin.ask("monitor", "risk", "--at", "1999-01-01", code=1)
+    assert earlier["error"] == "ClockWentBack"
+
+
+def test_without_a_champion_there_is_nothing_to_look_at(described: "Installation") -> None:
+    assert described.ask("monitor", "risk", code=1)["error"] == "NoChampion"
 
 
 def test_by_hand_after_a_training(trained: "Installation") -> None:

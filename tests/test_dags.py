@@ -22,8 +22,8 @@ from steward import airflow_tasks, errors
 from steward.config import ModelFile, Settings
 from steward.errors import LedgerUnavailable, StewardError
 from steward.io.workspace import Workspace
-from steward.records import Promotion, Reference, Snapshot
-from steward.stages import STAGES, stages
+from steward.records import Decision, Promotion, Reference, Snapshot
+from steward.stages import MONITORING, STAGES, stages
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "models" / "deployment_risk.yaml").read_text(encoding="utf-8")
@@ -51,16 +51,32 @@ def settings_of(folder: Path) -> Settings:
 class Task:
     """What a running task has of Airflow, kept in memory."""
 
-    def __init__(self, *, dry_run=False, candidates=("decision_tree",), events=(), run_type="manual", reason="a test"):
+    def __init__(
+        self,
+        *,
+        dry_run=False,
+        candidates=("decision_tree",),
+        events=(),
+        run_type="manual",
+        reason="a test",
+        run_id="run-1",
+        at=AT,
+    ):
         self.pushed, self.noted = {}, {}
         self.context = {
             "params": {"dry_run": dry_run, "candidates": list(candidates), "trials": 2, "reason": reason},
-            "ti": SimpleNamespace(xcom_push=self.pushed.__setitem__),
+            "ti": SimpleNamespace(
+                xcom_push=self.pushed.__setitem__,
+                xcom_pull=lambda task_ids, key: self.pushed.get(key),
+                task_id="accept",
+                log_url="http://127.0.0.1:8080/dags/a.train/runs/1/tasks/accept",
+            ),
             "task_state_store": SimpleNamespace(set=self.noted.__setitem__),
             "outlet_events": {},
             "dag_run": SimpleNamespace(
-                run_id="run-1",
-                run_after=AT,
+                dag_id="deployment_risk.train",
+                run_id=run_id,
+                run_after=at,
                 run_type=run_type,
                 triggering_user_name="ana",
                 consumed_asset_events=list(events),
@@ -127,16 +143,16 @@ def test_a_batch_task_scores_and_may_run_again(trained, tmp_path, monkeypatch):
 
 
 RUN_DAG = """
-import sys
+import json, sys
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(sys.argv[1], bundle_name="steward")
-run = bag.dags["risk.score"].test(run_conf={"input": sys.argv[2], "output": sys.argv[3]})
+run = bag.dags[sys.argv[2]].test(run_conf=json.loads(sys.argv[3]))
 print(run.state)
 """
 
 
 @pytest.mark.slow
-def test_the_batch_dag_runs_in_airflow(trained, tmp_path):
+def test_the_dags_run_in_airflow(trained, tmp_path):
     environment = {
         **os.environ,
         **trained.environment,
@@ -148,12 +164,40 @@ def test_the_batch_dag_runs_in_airflow(trained, tmp_path):
     def run(*command):
         return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
 
+    def run_dag(dag_id, form):
+        ran = run(sys.executable, "-c", RUN_DAG, str(ROOT / "dags"), dag_id, json.dumps(form))
+        assert ran.stdout.splitlines()[-1] == "success", ran.stdout[-3000:] + ran.stderr[-3000:]
+
     migrated = run(sys.executable, "-m", "airflow", "db", "migrate")
     assert migrated.returncode == 0, migrated.stderr
     output = tmp_path / "answers.csv"
-    ran = run(sys.executable, "-c", RUN_DAG, str(ROOT / "dags"), str(trained.rows), str(output))
-    assert ran.stdout.splitlines()[-1] == "success", ran.stdout[-3000:] + ran.stderr[-3000:]
+    run_dag("risk.score", {"input": str(trained.rows), "output": str(output)})
     assert len(pd.read_csv(output)) == 600
+    run_dag("risk.monitor", {})
+    ledger = Workspace(Settings.from_environment(trained.environment)).ledger
+    assert [len(ledger.entries("risk", kind)) for kind in ("observation", "decision")] == [1, 1]
+
+
+def test_the_monitor_has_the_edges_of_its_stages_and_asks_only_when_it_decides_to():
+    dag = airflow_tasks.monitor_dag(model_of(TEXT))
+    assert set(dag.task_ids) == {stage.name for stage in MONITORING}
+    for stage in MONITORING:
+        assert dag.get_task(stage.name).upstream_task_ids == set(stage.takes)
+    outlets = {task.task_id: [outlet.name for outlet in task.outlets] for task in dag.tasks if task.outlets}
+    assert outlets == {"decide_retraining": ["deployment_risk/decision"]}
+    assert (dag.catchup, dag.max_active_runs) == (False, 1)
+    assert DagSerialization.to_dict(dag)
+
+
+@pytest.mark.parametrize(
+    ("text", "expression"),
+    [(TEXT, "0 0 * * *"), (TEXT.replace('schedule: "@daily"', "schedule: null"), None)],
+    ids=["by time", "when told"],
+)
+def test_the_monitor_looks_by_time_and_when_a_platform_tells_of_an_event(text, expression):
+    dag = airflow_tasks.monitor_dag(model_of(text))
+    assert [asset.uri for asset in dag.timetable.asset_condition.objects] == ["steward://deployment_risk/event"]
+    assert getattr(getattr(dag.timetable, "timetable", None), "expression", None) == expression
 
 
 def test_candidates_are_mapped_and_named():
@@ -256,7 +300,7 @@ def test_a_broken_model_file_is_one_import_error_and_reading_is_light(models, tm
     command = [sys.executable, "-c", READ, str(ROOT / "dags")]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
     found = json.loads(answer.stdout.splitlines()[-1])
-    assert {"deployment_risk.train", "deployment_risk.score"} <= set(found["dags"])
+    assert {f"deployment_risk.{kind}" for kind in ("train", "score", "monitor")} <= set(found["dags"])
     assert not any(dag.startswith("broken") for dag in found["dags"])
     [(file, message)] = found["errors"].items()
     assert file.endswith("model_files.py")
@@ -269,6 +313,8 @@ EVENT = SimpleNamespace(
     asset=SimpleNamespace(uri="steward://deployment_risk/retrain"),
     source_dag_id="deployment_risk.monitor",
 )
+CAUSE = {"cause": "accuracy:1", "evidence": {"value": 0.82}, "detect": 0.07}
+ASKED_EVENT = SimpleNamespace(extra=EVENT.extra | CAUSE, asset=EVENT.asset, source_dag_id=None)
 BARE_EVENT = SimpleNamespace(extra={}, asset=EVENT.asset, source_dag_id=None)
 
 
@@ -285,6 +331,113 @@ BARE_EVENT = SimpleNamespace(extra={}, asset=EVENT.asset, source_dag_id=None)
 def test_a_run_says_who_asked_and_why(task, asked):
     found = airflow_tasks.who_asked(task.context["dag_run"], task.context["params"])
     assert (found.trigger, found.reason, found.by) == asked
+
+
+def test_a_run_that_a_monitor_asked_for_is_on_record_with_its_cause_and_starts_once(home):
+    plan = airflow_tasks.PlanOperator(task_id="plan", model="deployment_risk")
+    first = Task(events=[ASKED_EVENT])
+    for _ in range(2):
+        plan.execute(first.context)
+    assert first.pushed["summary"] == "deployment_risk.monitor asked (accuracy): 82 % after 89 %"
+    assert airflow_tasks._loss_to_detect(first.context) == 0.07
+    [entry] = Workspace(Settings.from_environment()).ledger.entries("deployment_risk", "trigger")
+    assert entry.body["evidence"] == {"value": 0.82}
+    with pytest.raises(AirflowSkipException, match="started for this already: run-1"):
+        plan.execute(Task(events=[ASKED_EVENT], run_id="run-2").context)
+
+
+def test_a_schedule_waits_for_enough_new_rows(home, monkeypatch):
+    monkeypatch.setattr("steward.operations.too_early", lambda *_, at: "3 labelled rows since the last training")
+    plan = airflow_tasks.PlanOperator(task_id="plan", model="deployment_risk")
+    with pytest.raises(AirflowSkipException, match="3 labelled rows"):
+        plan.execute(Task(run_type="scheduled").context)
+    assert plan.execute(Task().context) == ["decision_tree"]
+
+
+FALLEN = {
+    "kind": "accuracy",
+    "cause": "accuracy:1",
+    "reason": "it fell",
+    "at": AT.isoformat(),
+    "evidence": {"value": 0.82},
+    "loss": 0.07,
+    "loss_low": 0.05,
+}
+
+
+@pytest.mark.parametrize(
+    ("train", "trigger", "extra"),
+    [
+        (
+            True,
+            FALLEN,
+            {
+                "trigger": "accuracy",
+                "cause": "accuracy:1",
+                "reason": "it fell",
+                "evidence": {"value": 0.82},
+                "detect": 0.07,
+                "by": "deployment_risk.monitor",
+            },
+        ),
+        (False, None, None),
+    ],
+)
+def test_only_a_decision_to_train_asks_for_a_training(train, trigger, extra):
+    added = []
+    outlet = SimpleNamespace(add=lambda asset, extra: added.append((asset.uri, extra)))
+    decision = Decision(
+        model="deployment_risk",
+        subject="s",
+        at=AT,
+        train=train,
+        reason="r",
+        trigger=trigger,
+        cause="accuracy:1" if train else None,
+        detect=0.07 if train else None,
+    )
+    key = airflow_tasks.retrain_alias("deployment_risk")
+    airflow_tasks.announce(model_of(TEXT), decision, {key: outlet})
+    assert added == ([("steward://deployment_risk/retrain", extra)] if extra else [])
+
+
+def told(**extra):
+    return SimpleNamespace(extra=extra, asset=SimpleNamespace(uri="steward://m/event"), timestamp=AT)
+
+
+@pytest.mark.parametrize(
+    ("events", "causes"),
+    [
+        ([], []),
+        ([told()], [("event:steward://m/event 2026-03-02T06:00:00+00:00", "an event of steward://m/event")]),
+        ([told(id="a", reason="moved"), told(id="a", reason="moved")], [("event:a", "moved")]),
+        ([told(events=[{"id": "a", "reason": "x"}, {"id": "b", "reason": "y"}])], [("event:a", "x"), ("event:b", "y")]),
+    ],
+)
+def test_events_of_other_platforms_become_triggers(events, causes):
+    found = airflow_tasks.events_of(SimpleNamespace(consumed_asset_events=events))
+    assert [(trigger.cause, trigger.reason) for trigger in found] == causes
+    assert all((trigger.kind, trigger.at) == ("event", AT) for trigger in found)
+
+
+def test_a_model_without_a_champion_is_not_looked_at(home):
+    look = airflow_tasks.LookOperator(task_id="observe", step="observe", model="deployment_risk")
+    with pytest.raises(AirflowSkipException, match="has no champion yet"):
+        look.execute(Task().context)
+
+
+def test_the_callback_of_a_failed_task_tells_people_and_never_fails(home, models, monkeypatch):
+    heard = []
+    monkeypatch.setattr("steward.notices.tell", lambda *given, link, at: heard.append((given, link, at)) or 1)
+    (models / "deployment_risk.yaml").write_text(TEXT.replace("notify: []", "notify: ['json://127.0.0.1:1']"))
+    airflow_tasks.tell_of_failure(Task().context | {"exception": LedgerUnavailable("locked")})
+    [((_, name, urls, [notice]), link, at)] = heard
+    assert (name, urls, at) == ("deployment_risk", ("json://127.0.0.1:1",), AT)
+    assert notice.title == "deployment_risk: a run failed"
+    assert "deployment_risk.train of 2026-03-02 06:00 (run-1), task accept: LedgerUnavailable: locked" in notice.text
+    assert link.endswith("/tasks/accept")
+    [entry] = Workspace(Settings.from_environment()).ledger.entries("deployment_risk", "failure")
+    assert (entry.subject, entry.body["error"]) == ("run-1", "LedgerUnavailable")
 
 
 @pytest.mark.parametrize(

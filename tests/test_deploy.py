@@ -27,7 +27,7 @@ def lines_of(*command: str) -> str:
 
 def test_the_pieces_are_those_of_the_demo():
     wanted = {"postgres", "mlflow", "airflow-migration", "airflow-scheduler", "airflow-api-server"}
-    assert wanted | {"airflow-dag-processor", "airflow-triggerer"} == set(SERVICES)
+    assert wanted | {"airflow-dag-processor", "airflow-triggerer", "steward-serve"} == set(SERVICES)
 
 
 def test_images_are_pinned():

@@ -120,10 +120,10 @@ def over_http(workspace: Workspace, model: ModelFile, records: list[dict]) -> li
     versions = Versions(workspace.settings)
     versions.refresh()
     lineup = versions.lineups[model.name]
-    answered = [asyncio.run(lineup.answer([json.loads(json.dumps(record))])) for record in records]
+    answered = [asyncio.run(lineup.answer(json.loads(json.dumps(record)))) for record in records]
     versions.stop()
     assert {each.fallback for each in answered} == {None}
-    return [{**each.answers[0]._asdict(), "flags": list(each.admitted[0].flags)} for each in answered]
+    return [{**each.answer._asdict(), "flags": list(each.admitted.flags)} for each in answered]
 
 
 CASES = [("classification", family) for family in (*FAMILIES, "extra_trees")]

@@ -262,3 +262,35 @@ def test_the_first_answer_of_a_person_stands(workspace: Workspace, model: ModelF
     assert steps.approve(workspace, model, verdict, **said, at=AT + timedelta(hours=1)) == first
     with pytest.raises(LedgerConflict, match="another approval of risk_"):
         steps.approve(workspace, model, verdict, decision="approved", by="bob", why="why not", at=AT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "body", "says"),
+    [
+        (
+            "observation", "s", {"version": 3, "end": "2026-03-02T06:00:00+00:00", "origin": "predictions", "rows": 500},
+            "looked at version 3 up to 2026-03-02T06:00: 500 rows (predictions)",
+        ),
+        ("observation", "s", {"version": 3, "end": "2026-03-02T06:00:00", "origin": "nothing", "rows": 0}, "nothing came in"),
+        ("drift", "s", {"alarms": ["files", "team"], "says": ["files moved", "so did team"]}, "drift in files, team: files moved (and 1"),
+        ("decision", "s", {"reason": "wait: too few", "ask_a_person": True}, "wait: too few; a person is asked"),
+        ("training", "accuracy:v1", {"run_id": "run-7"}, "training for accuracy:v1 began: run run-7"),
+        ("failure", "run-7", {"what": "too few rows", "error": "NoCandidate"}, "run run-7 ended without a verdict: too few rows"),
+        ("boundaries", "2", {"validation": "2026-03-01T00:00:00", "test": "2026-03-02T00:00:00"}, "round 2: rows from 2026-03-01"),
+        ("notification", "accuracy:v1", {"title": "accuracy fell"}, "told: accuracy fell"),
+        ("whatever", "s", {}, "whatever s"),
+    ],
+)  # fmt: skip
+def test_every_entry_says_what_it_is(
+    workspace: Workspace, model: ModelFile, kind: str, subject: str, body: dict[str, Any], says: str
+) -> None:
+    assert says in operations.describe(workspace.ledger.append(model.name, kind, subject, body, AT))
+
+
+def test_status_says_when_the_next_look_is(workspace: Workspace, model: ModelFile) -> None:
+    status = operations.status(workspace, model, at=AT)
+    assert status["next_look"] == {"value": "2026-03-03T00:00:00+00:00", "why": "monitor.schedule @daily"}
+    assert status["estimated_accuracy"] == status["drift"] == {"value": None, "why": operations.NOT_MONITORED}
+    assert status["last_decision"] is None
+    unwatched = model.model_copy(update={"monitor": model.monitor.model_copy(update={"schedule": None})})
+    assert operations.status(workspace, unwatched, at=AT)["next_look"]["value"] is None

@@ -6,7 +6,7 @@ imported inside a task's body: the one place in Steward where our own code is im
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +17,7 @@ from airflow.sdk import (
     Asset,
     AssetAlias,
     AssetOrTimeSchedule,
+    AssetWatcher,
     BaseOperator,
     BaseOperatorLink,
     CronTriggerTimetable,
@@ -30,11 +31,12 @@ from airflow.sdk import (
 from airflow.sdk.exceptions import AirflowSkipException
 
 from steward.config import ModelFile, Settings
-from steward.errors import ModelFileError, StewardError
-from steward.records import Promotion, Record, Reference
-from steward.stages import Stage, searched, stages
+from steward.errors import ModelFileError, NoChampion, StewardError
+from steward.records import Decision, Promotion, Record, Reference
+from steward.stages import MONITORING, Stage, searched, stages
 
 if TYPE_CHECKING:
+    from steward.core.retraining import Trigger
     from steward.io.workspace import Workspace
 
 RETRIES = 3
@@ -62,6 +64,24 @@ RETRY_POLICY = ExceptionRetryPolicy(
 )
 """What is out of reach is tried again with growing pauses, what is refused or faulty is not; the rest gets the usual retries."""
 
+
+def tell_of_failure(context: Mapping[str, Any]) -> None:
+    """Airflow's callback for a task that has failed for good: it goes on record, and people hear of it once per run."""
+    from steward import notices, operations
+    from steward.io.workspace import Workspace
+
+    workspace = Workspace(Settings.from_environment())
+    run, task = context["dag_run"], context["ti"]
+    found = context.get("exception")
+    problem = found if isinstance(found, BaseException) else RuntimeError(str(found or "the task was ended"))
+    model = workspace.model(run.dag_id.split(".")[0])
+    if run.dag_id.endswith(".train"):
+        named = problem if isinstance(problem, StewardError) else StewardError(type(problem).__name__)
+        operations.failed(workspace, model, run.run_id, named, at=run.run_after)
+    what = f"{run.dag_id} of {run.run_after:%Y-%m-%d %H:%M} ({run.run_id}), task {task.task_id}"
+    notices.tell_of_failure(workspace, model, what, problem, at=run.run_after, link=page_of(context))
+
+
 DEFAULTS = {
     "owner": "steward",
     "retries": RETRIES,
@@ -69,6 +89,7 @@ DEFAULTS = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=10),
     "retry_policy": RETRY_POLICY,
+    "on_failure_callback": tell_of_failure,
 }
 """Of every task."""
 
@@ -86,7 +107,7 @@ PROGRESS_EVERY = 0.5
 
 
 def retrain_asset(model: str) -> Asset:
-    """The asset that carries every trigger; an event's `extra` says `trigger`, `reason` and `by`."""
+    """The asset that carries every trigger; an event's `extra` says `trigger`, `reason`, `by`, `cause` and `evidence`."""
     return Asset(name=f"{model}/retrain", uri=f"steward://{model}/retrain", group="steward")
 
 
@@ -98,6 +119,16 @@ def champion_asset(model: str) -> Asset:
 def champion_alias(model: str) -> AssetAlias:
     """What `promote` declares as its outlet: an alias is updated only where a task says so."""
     return AssetAlias(name=f"{model}/promotion", group="steward")
+
+
+def retrain_alias(model: str) -> AssetAlias:
+    """What `decide_retraining` declares as its outlet: nothing is asked for unless the decision is to train."""
+    return AssetAlias(name=f"{model}/decision", group="steward")
+
+
+def event_asset(model: str) -> Asset:
+    """Updated when another platform tells of something; the model's monitor looks at once and decides what it means."""
+    return Asset(name=f"{model}/event", uri=f"steward://{model}/event", group="steward")
 
 
 class MlflowLink(BaseOperatorLink):  # type: ignore[misc]
@@ -134,9 +165,25 @@ class PlanOperator(BaseOperator):  # type: ignore[misc]
         asked = who_asked(context["dag_run"], context["params"])
         at = context["dag_run"].run_after
         context["ti"].xcom_push("asked", asdict(asked))
+        context["ti"].xcom_push("summary", f"{asked.by} asked ({asked.trigger}): {asked.reason}")
+        run_id = context["dag_run"].run_id
         with _explained(context):
+            if asked.trigger == "schedule" and (why := operations.too_early(workspace, model, at=at)):
+                raise AirflowSkipException(why)
+            if asked.trigger == "schedule" and (why := operations.too_early(workspace, model, at=at)):
+                raise AirflowSkipException(why)
+            if asked.cause and (other := operations.started_for(workspace, model, asked.cause, but=run_id)):
+                raise AirflowSkipException(f"a training was started for this already: {other}")
             operations.trigger(
-                workspace, model, asked.trigger, asked.reason, by=asked.by, at=at, run_id=context["dag_run"].run_id
+                workspace,
+                model,
+                asked.trigger,
+                asked.reason,
+                by=asked.by,
+                at=at,
+                run_id=run_id,
+                cause=asked.cause,
+                evidence=asked.evidence,
             )
         return list(reversed(searched(model)))  # costly candidates stand last in a file: they start first
 
@@ -175,14 +222,21 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         self.links: dict[str, str] = {}
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        workspace, model = _open(self.model, context["params"])
+        from steward import notices, pipeline
+
+        workspace, model = self._open(context)
         with _explained(context):
             reference = self._call(workspace, model, context)
-            record = _load(workspace, reference)
-            context["ti"].xcom_push("summary", SUMMARIES[reference.kind](record))
+            record = pipeline.record_of(workspace, reference)
+            context["ti"].xcom_push("summary", summary_of(record))
             self.links = links_of(workspace, record)
         announce(model, record, context["outlet_events"])
+        at = context["dag_run"].run_after
+        notices.tell_of(workspace, model, record, at=at, link=page_of(context))
         return reference.model_dump()
+
+    def _open(self, context: Mapping[str, Any]) -> tuple["Workspace", ModelFile]:
+        return _open(self.model, context["params"])
 
     def _call(self, workspace: "Workspace", model: ModelFile, context: Mapping[str, Any]) -> Reference:
         """The step itself. `at` is the moment of the run, the same in every retry."""
@@ -193,6 +247,8 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         match self.step:
             case "accept":
                 return steps.accept(workspace, model, at=at)
+            case "split":
+                return steps.split(workspace, model, given[0], detect=_loss_to_detect(context))
             case "train_candidate":
                 return steps.train_candidate(
                     workspace, model, given[0], self.candidate, on_trial=_progress(context, model.search.trials)
@@ -205,6 +261,37 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
                 return steps.promote(workspace, model, given[0], approval=given[1] if given[1:] else None, at=at)
         step: Callable[..., Reference] = getattr(steps, self.step)
         return step(workspace, model, *given)
+
+
+class LookOperator(StepOperator):
+    """One stage of a look at the champion. Without a champion there is nothing to look at, which is no failure."""
+
+    ui_color: ClassVar[str] = "#eeeaf4"
+
+    def _open(self, context: Mapping[str, Any]) -> tuple["Workspace", ModelFile]:  # noqa: ARG002 - it has no form
+        from steward.io.workspace import Workspace
+
+        workspace = Workspace(Settings.from_environment())
+        return workspace, workspace.model(self.model)
+
+    def _call(self, workspace: "Workspace", model: ModelFile, context: Mapping[str, Any]) -> Reference:
+        from steward import pipeline
+
+        run = context["dag_run"]
+        given = [_references(value) for value in self.takes]
+        try:
+            return pipeline.run_look(workspace, model, self.step, given, at=run.run_after, events=events_of(run))
+        except NoChampion as problem:
+            raise AirflowSkipException(str(problem)) from problem
+
+
+class TellOperator(BaseOperator):  # type: ignore[misc]
+    """Hands what an event trigger fired for on to the model's monitor."""
+
+    def execute(self, context: Mapping[str, Any]) -> None:
+        heard = [event.extra["payload"] for event in context["dag_run"].consumed_asset_events]
+        context["outlet_events"][self.outlets[0]].extra = {"events": heard}
+        context["ti"].xcom_push("summary", "; ".join(payload["reason"] for payload in heard))
 
 
 class ScoreOperator(BaseOperator):  # type: ignore[misc]
@@ -246,6 +333,10 @@ class Asked:
     trigger: str
     reason: str
     by: str
+    cause: str | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
+    detect: float | None = None
+    """The loss that was measured: the verdict needs only as many rows as it takes to see that much."""
 
 
 def who_asked(run: Any, params: Mapping[str, Any]) -> Asked:
@@ -253,12 +344,37 @@ def who_asked(run: Any, params: Mapping[str, Any]) -> Asked:
     for event in reversed(run.consumed_asset_events):
         extra = event.extra
         reason = str(extra.get("reason") or f"an event of {event.asset.uri}")
-        return Asked(
-            str(extra.get("trigger") or "event"), reason, str(extra.get("by") or event.source_dag_id or "Airflow")
-        )
+        by = str(extra.get("by") or event.source_dag_id or "Airflow")
+        more = {name: extra[name] for name in ("cause", "evidence", "detect") if extra.get(name)}
+        return Asked(str(extra.get("trigger") or "event"), reason, by, **more)
     if run.run_type == "scheduled":
         return Asked("schedule", "it was time", "Airflow")
     return Asked("manual", params["reason"] or "no reason given", run.triggering_user_name or "unknown")
+
+
+def _loss_to_detect(context: Mapping[str, Any]) -> float | None:
+    """The measured loss that `plan` was told, if a monitor asked for this run."""
+    asked = context["ti"].xcom_pull(task_ids="plan", key="asked") or {}
+    loss: float | None = asked.get("detect")
+    return loss
+
+
+def events_of(run: Any) -> tuple["Trigger", ...]:
+    """The events that started a look, as triggers; an event that is told twice under one `id` is one cause."""
+    from steward.core.retraining import Trigger
+
+    found = {}
+    for event in run.consumed_asset_events:
+        for told in event.extra.get("events") or [event.extra]:
+            name = str(told.get("id") or f"{event.asset.uri} {event.timestamp.isoformat()}")
+            reason = str(told.get("reason") or f"an event of {event.asset.uri}")
+            found[name] = Trigger("event", f"event:{name}", reason, event.timestamp, evidence=dict(told))
+    return tuple(found.values())
+
+
+def page_of(context: Mapping[str, Any]) -> str | None:
+    """Where Airflow shows the task."""
+    return getattr(context["ti"], "log_url", None)
 
 
 def answer_of_person(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,8 +401,16 @@ SUMMARIES: dict[str, Callable[[Any], str]] = {
         f"version {it.version}: {it.alias or 'kept as evidence'}; champion: {it.champion or 'none yet'}"
     ),
     "card": lambda it: it.path,
+    "decision": lambda it: it.reason,
 }
 """One sentence about each record, for people who look at a task."""
+
+
+def summary_of(record: Record) -> str:
+    """One sentence about a record; of a look, what it says."""
+    if record.kind in SUMMARIES:
+        return SUMMARIES[record.kind](record)
+    return "; ".join(sentence.rstrip(".") for sentence in getattr(record, "says", ())) or "nothing to report"
 
 
 def _counted(rows: Mapping[str, int]) -> str:
@@ -334,12 +458,6 @@ def _references(value: Any) -> Any:
     return [Reference.model_validate(item) for item in value][::-1]
 
 
-def _load(workspace: "Workspace", reference: Reference) -> Record:
-
-    kinds = {kind.kind: kind for kind in Record.__subclasses__() if "kind" not in kind.model_fields}
-    return workspace.load(kinds[reference.kind], reference)
-
-
 def _progress(context: Mapping[str, Any], trials: int) -> Callable[[Any], None]:
     """Notes how far a search is in the task's state store, where Airflow's pages and `steward demo` read it."""
     last = datetime.min.replace(tzinfo=UTC)
@@ -366,10 +484,13 @@ def _explained(context: Mapping[str, Any]) -> Iterator[None]:
 
 
 def announce(model: ModelFile, record: Record, outlets: Mapping[Any, Any]) -> None:
-    """A new champion updates the model's asset; a promotion that only made a challenger does not."""
-    alias = champion_alias(model.name)
-    if alias in outlets and isinstance(record, Promotion) and record.alias == "champion":
-        outlets[alias].add(champion_asset(model.name), extra={"version": record.version})
+    """A new champion updates the model's asset, and a decision to train asks for a training; other records do neither."""
+    if isinstance(record, Promotion) and record.alias == "champion":
+        outlets[champion_alias(model.name)].add(champion_asset(model.name), extra={"version": record.version})
+    if isinstance(record, Decision) and record.train and record.trigger:
+        told = {"trigger": record.trigger["kind"], "reason": record.trigger["reason"], "by": f"{model.name}.monitor"}
+        figures = {"cause": record.cause, "detect": record.detect, "evidence": record.trigger["evidence"]}
+        outlets[retrain_alias(model.name)].add(retrain_asset(model.name), extra=told | figures)
 
 
 def train_dag(model: ModelFile) -> DAG:
@@ -483,6 +604,59 @@ def _documentation(model: ModelFile) -> str:
     )
 
 
+def monitor_dag(model: ModelFile) -> DAG:
+    """`<model>.monitor`: the stages of a look, one task each, by time and when another platform tells of an event."""
+    schedule, asset = model.monitor.schedule, event_asset(model.name)
+    by_time = CronTriggerTimetable(schedule, timezone="UTC") if schedule else None
+    dag = DAG(
+        dag_id=f"{model.name}.monitor",
+        description=f"Watches the champion of {model.name} and asks for a training when that would help",
+        schedule=AssetOrTimeSchedule(timetable=by_time, assets=[asset]) if by_time else [asset],
+        catchup=False,
+        max_active_runs=1,
+        tags={"steward", model.name, model.task},
+        default_args=DEFAULTS,
+    )
+    with dag:
+        made: dict[str, XComArg] = {}
+        for stage in MONITORING:
+            made[stage.name] = LookOperator(
+                task_id=stage.name,
+                step=stage.name,
+                model=model.name,
+                takes=[made[name] for name in stage.takes],
+                outlets=[retrain_alias(model.name)] if stage.name == "decide_retraining" else [],
+                execution_timeout=TIMEOUT,
+            ).output
+    return dag
+
+
+def event_dag(model: str, name: str, trigger: Any) -> DAG:
+    """`<model>.<name>`: every time that an event trigger fires, the model's monitor looks and decides.
+
+    Parameters
+    ----------
+    trigger : such as `steward_sensors.PlatformEventTrigger`; what it fires with has `id` and `reason`.
+    """
+    heard = Asset(
+        name=f"{model}/{name}",
+        uri=f"steward://{model}/{name}",
+        group="steward",
+        watchers=[AssetWatcher(name=f"{model}.{name}", trigger=trigger)],
+    )
+    dag = DAG(
+        dag_id=f"{model}.{name}",
+        description=f"Hears of an event and has {model}.monitor look at {model}",
+        schedule=[heard],
+        catchup=False,
+        tags={"steward", model},
+        default_args=DEFAULTS,
+    )
+    with dag:
+        TellOperator(task_id="tell", outlets=[event_asset(model)], execution_timeout=TIMEOUTS["plan"])
+    return dag
+
+
 def score_dag(model: ModelFile) -> DAG:
     """`<model>.score`: batch scoring after a promotion, or on its own schedule, or only by hand without `score.input`."""
     place = "path, glob, URL or SQL table"
@@ -523,6 +697,11 @@ def score_dag(model: ModelFile) -> DAG:
 def train_dags(settings: Settings | None = None) -> dict[str, DAG]:
     """`<model>.train` for every model file that can be read; in a task only the DAG that the task belongs to."""
     return _dags("train", train_dag, settings)
+
+
+def monitor_dags(settings: Settings | None = None) -> dict[str, DAG]:
+    """`<model>.monitor`, likewise."""
+    return _dags("monitor", monitor_dag, settings)
 
 
 def score_dags(settings: Settings | None = None) -> dict[str, DAG]:

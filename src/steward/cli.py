@@ -58,6 +58,16 @@ def _duration(text: str) -> str:
     return text
 
 
+def _moment(text: str) -> "datetime":
+    from datetime import UTC, datetime
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as problem:
+        raise typer.BadParameter(f"{text!r} is no time; write it like 2026-03-02T06:00") from problem
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 Why = Annotated[str, typer.Option("--why", help="The reason; goes on record.", callback=_not_blank)]
 
 
@@ -322,27 +332,21 @@ def monitor(
     *,
     at: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="The moment to look from, ISO 8601, UTC where no zone is said; now."),
+        typer.Option(
+            metavar="TIME",
+            help="The moment to look from, ISO 8601, UTC where no zone is said; now.",
+            callback=lambda text: text and _moment(text).isoformat(),
+        ),
     ] = None,
 ) -> Answer:
     """Look at what the champion sees and how right it is, and decide whether a training would help."""
     from steward import pipeline, terminal
 
-    workspace, model = _open(name)
     moment = _moment(at) if at else _now()
+    workspace, model = _open(name)
     with terminal.progress(_stderr(), 1) as on_event:
         look = pipeline.monitor(workspace, model, at=moment, on_event=on_event).as_json()
     return Answer(look, lambda: terminal.show_look(look))
-
-
-def _moment(text: str) -> "datetime":
-    from datetime import UTC, datetime
-
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as problem:
-        raise typer.BadParameter(f"{text!r} is no time; write it like 2026-03-02T06:00") from problem
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @door("""steward predict deployment_risk '{"files_changed": 40, "environment": "prod", ...}'""")
@@ -452,9 +456,11 @@ def promote(
     why: Why,
 ) -> Answer:
     """Make a version the champion by hand, on record."""
-    from steward import operations, terminal
+    from steward import notices, operations, terminal
 
-    moved = operations.promote_by_hand(*_open(name), version, why=why, by=_person(), at=_now())
+    (workspace, model), at = _open(name), _now()
+    moved = operations.promote_by_hand(workspace, model, version, why=why, by=_person(), at=at)
+    notices.tell_of_move(workspace, model, moved, at=at)
     return Answer(moved, lambda: [terminal.facts(moved)])
 
 
@@ -468,9 +474,11 @@ def rollback(
     why: Why,
 ) -> Answer:
     """Go back to an earlier version, on record."""
-    from steward import operations, terminal
+    from steward import notices, operations, terminal
 
-    moved = operations.rollback(*_open(name), version, why=why, by=_person(), at=_now())
+    (workspace, model), at = _open(name), _now()
+    moved = operations.rollback(workspace, model, version, why=why, by=_person(), at=at)
+    notices.tell_of_move(workspace, model, moved, at=at)
     return Answer(moved, lambda: [terminal.facts(moved)])
 
 
@@ -614,11 +622,11 @@ def _shown_key(key: dict[str, Any]) -> dict[str, Any]:
 def demo(
     *,
     once: Annotated[
-        bool, typer.Option("--once", help="End after the training; exit code 0 if a champion came.")
+        bool, typer.Option("--once", help="End with the story; exit code 0 if every step of it happened.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Set aside what is in STEWARD_HOME and begin anew.")] = False,
 ) -> None:
-    """Run the whole example: simulated deployments, a training in Airflow, a champion in MLflow, all web pages."""
+    """Run the whole example: a training in Airflow, a champion that serves, a month that changes the world, and what follows."""
     from steward import demo
 
     raise typer.Exit(demo.run(once=once, fresh=fresh))

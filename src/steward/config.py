@@ -6,7 +6,8 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -36,6 +37,8 @@ DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d|w)$")
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 NAME = r"^[a-z][a-z0-9_]{0,62}$"
 SCHEDULE_FIELDS = 5
+LOOKS = 70
+"""Of a schedule, to learn how often it comes."""
 
 
 def parse_duration(value: object) -> object:
@@ -360,6 +363,16 @@ class AccuracyWatch(Section):
     """Live accuracy under which retraining is asked for."""
 
 
+@cache
+def _times_a_year(schedule: str) -> float:
+    from croniter import croniter
+
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    moments = croniter(schedule, start)
+    last = [moments.get_next(datetime) for _ in range(LOOKS)][-1]
+    return float(LOOKS * timedelta(days=365.25) / (last - start))
+
+
 class Monitor(Section):
     schedule: Schedule | None = "@daily"
     """When the champion is looked at."""
@@ -371,6 +384,22 @@ class Monitor(Section):
     """What is demanded of live accuracy."""
     shadow: Duration = timedelta(days=3)
     """How long after a promotion the previous champion answers in shadow, to be gone back to if it was better."""
+
+    @property
+    def looks_per_year(self) -> float:
+        """How often the schedule comes; once a day where there is none.
+
+        >>> [round(Monitor(schedule=at).looks_per_year) for at in ("@daily", "0 * * * *", None)]
+        [365, 8766, 365]
+        """
+        return _times_a_year(self.schedule or "@daily")
+
+    def next_look(self, after: datetime) -> datetime | None:
+        """None without a schedule."""
+        from croniter import croniter
+
+        found: datetime | None = croniter(self.schedule, after).get_next(datetime) if self.schedule else None
+        return found
 
 
 class Retrain(Section):

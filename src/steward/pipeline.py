@@ -13,11 +13,13 @@ from datetime import datetime
 from queue import Queue
 from typing import Any, Literal
 
-from steward import operations, steps
+from steward import notices, operations, steps
 from steward.config import ModelFile, Settings
+from steward.core.retraining import Trigger
+from steward.errors import StewardError
 from steward.io.workspace import Workspace
-from steward.records import Candidate, Card, Promotion, Record, Reference, Selection, Snapshot, Trial, Verdict
-from steward.stages import STAGES, Stage, searched
+from steward.records import Candidate, Card, Decision, Promotion, Record, Reference, Selection, Snapshot, Trial, Verdict
+from steward.stages import MONITORING, STAGES, Stage, searched
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def train(
     reason: str,
     by: str,
     run_id: str,
+    decision: Decision | None = None,
     candidates: Sequence[str] | None = None,
     trials: int | None = None,
     dry_run: bool = False,
@@ -105,6 +108,7 @@ def train(
     ----------
     at : the moment of the run, time-zone aware: which labels are mature, and what the ledger says.
     reason, by, run_id : why this training, who asked, and its identity on record.
+    decision : to train, which this training follows: its trigger, its cause, and the loss that was measured.
     candidates, trials : fewer candidates or another number of trials than the model file says.
     dry_run : stop before the sealed rows are opened.
     on_event : called as things happen.
@@ -114,7 +118,21 @@ def train(
     StewardError : whatever a step refuses; running again goes on where this run stopped.
     """
     model = model.only(candidates, trials)
-    operations.trigger(workspace, model, "manual", reason, by=by, at=at, run_id=run_id)
+    kind = decision.trigger["kind"] if decision and decision.trigger else "manual"
+    cause, detect = (decision.cause, decision.detect) if decision else (None, None)
+    operations.trigger(workspace, model, kind, reason, by=by, at=at, run_id=run_id, cause=cause)
+    try:
+        made = _run_stages(workspace, model, at, detect, dry_run=dry_run, on_event=on_event)
+    except StewardError as problem:
+        if not problem.retryable:
+            operations.failed(workspace, model, run_id, problem, at=at)
+        raise
+    return _outcome(workspace, model, made)
+
+
+def _run_stages(
+    workspace: Workspace, model: ModelFile, at: datetime, detect: float | None, *, dry_run: bool, on_event: OnEvent
+) -> dict[str, Any]:
     made: dict[str, Any] = {"approve": None}
     for stage in STAGES:
         if stage.approval or (dry_run and stage.opens):
@@ -122,18 +140,28 @@ def train(
                 break
             continue
         on_event(Event(stage.name, "started"))
-        made[stage.name] = _run_stage(workspace, model, stage, made, at, on_event)
+        made[stage.name] = _run_stage(workspace, model, stage, made, at, detect, on_event)
         if not stage.mapped:
-            on_event(Event(stage.name, "finished", record=_record(workspace, made[stage.name])))
-    return _outcome(workspace, model, made)
+            record = record_of(workspace, made[stage.name])
+            notices.tell_of(workspace, model, record, at=at)
+            on_event(Event(stage.name, "finished", record=record))
+    return made
 
 
 def _run_stage(
-    workspace: Workspace, model: ModelFile, stage: Stage, made: dict[str, Any], at: datetime, on_event: OnEvent
+    workspace: Workspace,
+    model: ModelFile,
+    stage: Stage,
+    made: dict[str, Any],
+    at: datetime,
+    detect: float | None,
+    on_event: OnEvent,
 ) -> Any:
     match stage.name:
         case "accept":
             return steps.accept(workspace, model, at=at)
+        case "split":
+            return steps.split(workspace, model, made["accept"], detect=detect)
         case "train_candidate":
             return _train_candidates(workspace, model, made["split"], on_event)
         case "verify":
@@ -143,14 +171,82 @@ def _run_stage(
     return getattr(steps, stage.name)(workspace, model, *(made[name] for name in stage.takes))
 
 
+@dataclass(frozen=True)
+class Look:
+    """Everything that one look at the champion found."""
+
+    model: str
+    at: datetime
+    records: dict[str, Record]
+    """By stage."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer of `steward monitor --json`: one record per stage, under the stage's name."""
+        found = {stage: record.as_json() for stage, record in self.records.items()}
+        return {"model": self.model, "at": self.at.isoformat(), **found}
+
+
+def monitor(
+    workspace: Workspace,
+    model: ModelFile,
+    *,
+    at: datetime,
+    events: Sequence[Trigger] = (),
+    on_event: OnEvent = lambda _: None,
+) -> Look:
+    """Run the whole monitor DAG in this process; a training that is asked for is put on record, not started.
+
+    Parameters
+    ----------
+    at : the moment that is looked from, time-zone aware; what happened later is not seen.
+    events : what other platforms have told, as triggers.
+
+    Raises
+    ------
+    NoChampion : there is nothing to watch yet.
+    StewardError : whatever a step refuses; running again goes on where this run stopped.
+    """
+    made: dict[str, Reference] = {}
+    records: dict[str, Record] = {}
+    for stage in MONITORING:
+        on_event(Event(stage.name, "started"))
+        given = [made[name] for name in stage.takes]
+        made[stage.name] = run_look(workspace, model, stage.name, given, at=at, events=events)
+        records[stage.name] = record_of(workspace, made[stage.name])
+        notices.tell_of(workspace, model, records[stage.name], at=at)
+        on_event(Event(stage.name, "finished", record=records[stage.name]))
+    return Look(model.name, at, records)
+
+
+def run_look(
+    workspace: Workspace,
+    model: ModelFile,
+    stage: str,
+    given: Sequence[Reference],
+    *,
+    at: datetime,
+    events: Sequence[Trigger] = (),
+) -> Reference:
+    """One stage of a look; `given` are the references that the stage takes."""
+    match stage:
+        case "observe":
+            return steps.observe(workspace, model, at=at)
+        case "measure_accuracy":
+            return steps.measure_accuracy(workspace, model, given[0], at=at)
+        case "decide_retraining":
+            return steps.decide_retraining(workspace, model, given, at=at, events=events)
+    step: Callable[..., Reference] = getattr(steps, stage)
+    return step(workspace, model, *given)
+
+
+def record_of(workspace: Workspace, reference: Reference) -> Record:
+    """What stands behind a reference of any kind."""
+    return workspace.load(RECORDS[reference.kind], reference)
+
+
 RECORDS: dict[str, type[Record]] = {
-    record.kind: record for record in (Snapshot, Candidate, Selection, Verdict, Promotion, Card)
+    record.kind: record for record in Record.__subclasses__() if "kind" not in record.model_fields
 }
-
-
-def _record(workspace: Workspace, reference: Reference) -> Record | None:
-    record = RECORDS.get(reference.kind)
-    return workspace.load(record, reference) if record else None
 
 
 def _train_candidates(

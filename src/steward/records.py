@@ -620,6 +620,8 @@ class Accuracy(Record):
     """Seconds after which most outcomes have come, as learned; None if it is not known."""
     watch: dict[str, Any]
     """`core.performance.Watch` after this look."""
+    read: int = 0
+    """Rows that `watch` has read in this look; it reads every row once."""
     read_until: dict[str, float] = {}
     """How far `watch` has read, seconds since 1970: of served predictions and of the source."""
     read_rows: File | None = None

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ class Site:
         """What every piece is told; `docs/airflow.md` says why."""
         airflow = {
             "CORE__DAGS_FOLDER": self.dags,
+            "CORE__PLUGINS_FOLDER": self.dags.parent / "plugins",
             "CORE__EXECUTOR": "steward.airflow_executor.WarmExecutor",
             "CORE__PARALLELISM": self.parallelism,
             "CORE__LOAD_EXAMPLES": False,
@@ -264,11 +266,22 @@ class AirflowApi:
                 raise NotReady(f"Airflow did not find the DAG {dag_id}", got="\n".join(errors) or "no import error")
             time.sleep(0.3)
 
-    def trigger(self, dag_id: str, form: Mapping[str, Any]) -> str:
-        """Start a run; answers its id."""
-        return str(
-            self.send("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(form)})["dag_run_id"]
-        )
+    def trigger(self, dag_id: str, form: Mapping[str, Any], at: datetime | None = None) -> str:
+        """Start a run; answers its id.
+
+        Parameters
+        ----------
+        at : the moment that the run is of, not after now, which is what it is of without this.
+        """
+        body: dict[str, Any] = {"logical_date": None, "conf": dict(form)}
+        if at:  # Airflow names a run after its moment, of which there may be several runs
+            body |= {"run_after": at.isoformat(), "dag_run_id": f"manual__{at.isoformat()}_{secrets.token_hex(4)}"}
+        return str(self.send("POST", f"/dags/{dag_id}/dagRuns", body)["dag_run_id"])
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """The newest hundred runs, oldest first."""
+        found: list[dict[str, Any]] = self.get(f"/dags/{dag_id}/dagRuns?order_by=-id&limit=100")["dag_runs"]
+        return found[::-1]
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]

@@ -85,7 +85,7 @@ def interval(estimate: Mapping[str, Any] | None) -> str:
 
 def show_status(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text(f"{status['model']}  {status['description']}", style="bold")
-    verdict, trigger = status["last_verdict"], status["last_trigger"]
+    verdict, trigger, decision = status["last_verdict"], status["last_trigger"], status["last_decision"]
     yield facts(
         {
             **{alias: _standing(status[alias]) for alias in ("champion", "challenger", "previous")},
@@ -93,8 +93,9 @@ def show_status(status: Mapping[str, Any]) -> Iterator[RenderableType]:
             "last trigger": f"{trigger['at'][:16]} {trigger['says']}" if trigger else None,
             **{
                 name.replace("_", " "): plain(status[name]["value"]) + f"  ({status[name]['why']})"
-                for name in ("sealed_rows", "live_accuracy", "drift")
+                for name in ("sealed_rows", "live_accuracy", "estimated_accuracy", "drift", "next_look")
             },
+            "last decision": decision and f"{decision['at'][:16]} {decision['reason']}",
             "retraining": status["retrain_schedule"] or "on request",
         }
     )

@@ -2,12 +2,15 @@
 
 import json
 
+import ibis
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steward.core.profiles import BINS, CELLS, Bins, ColumnProfile, Profile, Series
+from steward.core.profiles import BINS, CELLS, Bins, ColumnProfile, Profile, Series, cells, extremes, feature_value
+from steward.expressions import Expression
 
 
 def test_quantile_bins_hold_equal_shares():
@@ -51,3 +54,39 @@ def test_a_series_adds_its_newest_windows_up():
     assert newest.counts.tolist() == [[3, 3], [3, 5], [4, 5]]
     assert newest.missing.tolist() == [4, 4, 5]
     assert len(series + series) == 6
+
+
+ROWS = {"a": [1.0, -2.5, None, 0.0, 7.0], "b": [2.0, 0.0, 1.0, None, -3.0], "team": ["web", "ops", None, "web", "db"]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a + b", "a - b * 2", "-a", "a / b", "a // b", "a % b", "a > b", "a >= 0 and b < 2", "a > 0 or team == 'web'",
+        "not (a > 0)", "not a", "a != b", "a == 0", "0 < a < 5", "team in ['web', 'db']", "team not in ['web']", "a in [1, 7]",
+        "team != 'web'", "a if b > 0 else 1", "(a > 0) + (b > 0)", "a and b", "a in []", "5",
+    ],
+)  # fmt: skip
+def test_a_feature_is_the_same_for_an_engine(text):
+    expression = Expression.parse(text)
+    columns = {name: np.array(values, dtype=object if name == "team" else float) for name, values in ROWS.items()}
+    expected = np.broadcast_to(np.asarray(expression.evaluate(columns), dtype=float), 5)
+    table = ibis.memtable(pa.table(ROWS))
+    found = ibis.duckdb.connect().to_pyarrow(table.select(x=feature_value(expression, table)))["x"].to_pylist()
+    actual = np.array([np.nan if value is None else value for value in found], dtype=float)
+    np.testing.assert_allclose(actual, np.where(np.isinf(expected), np.nan, expected))
+
+
+@pytest.mark.parametrize("largest", [2_000.0, 1e9, np.inf])
+def test_an_engine_finds_the_cells(largest):
+    values = [0.0, 1.0, 500.0, 1_023.0, -7.0, largest, None]
+    bins = Bins("number", low=0.0, step=1.0)
+    table = ibis.memtable(pa.table({"x": pa.array(values, pa.float64())}))
+    engine = ibis.duckdb.connect()
+    found = engine.to_pyarrow(extremes(table, {"x": "number"})).to_pylist()
+    counted = engine.to_pyarrow(cells(table, {"x": bins}, found)).to_pylist()
+    assert found == [{"rows": 7, "minimum:x": -7.0, "maximum:x": largest}]
+    furthest = min(largest, 8 * 1_024)
+    assert {(row["cell"], row["n"]) for row in counted} == {
+        (None, 1), (0, 1), (1, 1), (500, 1), (1_023, 1), (-7, 1), (furthest, 1)
+    }  # fmt: skip

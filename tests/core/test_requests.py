@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steward.config import ModelFile
-from steward.core.requests import Reader, admit, problems_of
+from steward.core.requests import Reader, admit, columns_of, problems_of
 from steward.errors import RecordInvalid
 
 MODEL = """
@@ -122,7 +122,7 @@ def outcome(read):
 def test_many_records_are_read_as_each_of_them(sent, serve):
     model = model_with(serve)
     reader = Reader(model, model.serve)
-    assert outcome(lambda: reader.read_many(sent)) == outcome(lambda: [reader.read(record) for record in sent])
+    assert outcome(lambda: list(reader.read_many(sent))) == outcome(lambda: [reader.read(record) for record in sent])
 
 
 @settings(max_examples=100, deadline=None)
@@ -137,4 +137,4 @@ def test_many_records_are_read_as_each_of_them(sent, serve):
 def test_ordinary_records_are_read_by_column(sent):
     reader = Reader(model_with())
     several = [{**GOOD, "count": count, "stage": stage, "ratio": ratio} for count, stage, ratio in sent]
-    assert reader._ordinary_rows(several) == [reader.read(record).row for record in several]
+    assert reader._ordinary_columns(several) == columns_of([reader.read(record).row for record in several])

@@ -102,6 +102,20 @@ def test_entries_by_model_kind_and_order(ledger: Ledger) -> None:
     assert ledger.verify().ok
 
 
+def test_several_entries_are_added_or_none(ledger: Ledger) -> None:
+    news = [("decision", "1", {"train": True}), ("trigger", "fall", {"by": "monitor"})]
+    first = ledger.append_all("risk", news, AT, guard=(("trigger",), 0))
+    assert [entry.sequence for entry in first] == [1, 2]
+    assert ledger.append_all("risk", news, AT, guard=(("trigger",), 2)) == first
+    with pytest.raises(LedgerConflict, match="another trigger of risk"):
+        ledger.append_all("risk", [("decision", "2", {})], AT, guard=(("trigger", "verdict"), 1))
+    with pytest.raises(LedgerConflict, match="another trigger of risk"):
+        ledger.append_all("risk", [("decision", "2", {}), ("trigger", "fall", {})], AT, guard=((), 0))
+    ledger.append_all("other", [("decision", "2", {})], AT, guard=(("trigger",), 0))
+    assert [entry.model for entry in ledger.entries()] == ["risk", "risk", "other"]
+    assert ledger.verify().ok
+
+
 def test_the_same_again_is_the_same_entry_and_another_body_is_refused(ledger: Ledger) -> None:
     first = ledger.append("m", "opening", "1", {"digest": "a"}, AT)
     assert ledger.append("m", "opening", "1", {"digest": "a"}, AT + timedelta(days=1)) == first

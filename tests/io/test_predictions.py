@@ -10,7 +10,17 @@ from sqlalchemy import create_engine, inspect, make_url, text
 from steward.config import ModelFile
 from steward.errors import LogUnavailable, RecordInvalid
 from steward.io.ledger import Ledger
-from steward.io.predictions import Logged, OutcomeReport, PredictionStore, Pruned, joined_key, key_of, key_parts, new_id
+from steward.io.predictions import (
+    Logged,
+    OutcomeReport,
+    PredictionStore,
+    Pruned,
+    joined_key,
+    key_of,
+    key_parts,
+    new_id,
+    new_ids,
+)
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = 86_400.0
@@ -120,6 +130,27 @@ def test_the_outcome_of_a_prediction_by_id_and_by_key(store):
     assert list(store.labelled("risk", received_by=AT.timestamp() - 1)) == []
     assert [len(block) for block in store.labelled("risk", rows=2)] == [2, 1]
     assert list(store.labelled("price")) == []
+
+
+def test_when_outcomes_arrived_first(store):
+    by_id, by_key, waiting = row("a", DAY), row("b", 2 * DAY), row("c", 3 * DAY)
+    write(store, by_id, by_key, waiting)
+    for days, item in (
+        (4, {"prediction_id": by_id.prediction_id, "label": "Low"}),
+        (5, {"key": "b", "label": "Low"}),
+        (6, {"key": "b", "label": "High"}),
+        (7, {"key": "a", "label": "Low"}),
+        (8, {"key": "c", "label": "Low"}),
+    ):
+        store.add_outcomes(RISK, [item], datetime.fromtimestamp(days * DAY, UTC))
+    found = sorted(store.arrivals("risk", 0, 10 * DAY, 7.5 * DAY))
+    assert found == [(DAY, 4 * DAY), (2 * DAY, 5 * DAY), (3 * DAY, None)]
+    assert store.arrivals("risk", 3 * DAY, 10 * DAY, 9 * DAY) == [(3 * DAY, 8 * DAY)]
+
+
+def test_a_sample_of_many_arrivals(store):
+    write(store, *(row(None, float(second)) for second in range(2_000)))
+    assert 60 < len(store.arrivals("risk", 0, DAY, DAY, most=200)) < 200
 
 
 def test_repeated_and_corrected_outcomes(store):
@@ -297,7 +328,10 @@ def test_ids_are_in_the_order_of_time_and_of_version_7():
     made = [new_id(at) for at in (1.0, 2.0, 1_772_000_000.5, 1_772_000_000.502)]
     assert made == sorted(made)
     assert len({new_id(1.0) for _ in range(1_000)}) == 1_000
-    assert all(len(found) == 32 and found[12] == "7" and found[16] in "89ab" for found in made)
+    together = new_ids(2.5, 1_000)
+    assert made[1] < together[0] < together[-1] < made[2]
+    assert together == sorted(set(together))
+    assert all(len(found) == 32 and found[12] == "7" and found[16] in "89ab" for found in [*made, *together])
 
 
 def test_a_locked_database_is_away_and_comes_back(tmp_path):

@@ -15,7 +15,7 @@ from steward.config import Settings
 from steward.serving.versions import Versions
 versions = Versions(Settings.from_environment())
 versions.refresh()
-answered = asyncio.run(versions.lineups["risk"].answer([{"files": 700, "stage": "prod"}]))
+answered = asyncio.run(versions.lineups["risk"].answer({"files": 700, "stage": "prod"}))
 print(json.dumps({"engine": versions.lineups["risk"].contenders[0].engine.predictor.engine,
                   "version": answered.version, "modules": list(sys.modules)}))
 """

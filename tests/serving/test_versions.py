@@ -55,10 +55,16 @@ def test_two_hundred_promotions_under_load_fail_nothing_and_mix_nothing(two_vers
     async def ask() -> None:
         drawn = random.Random(1)
         while not stop.is_set():
-            records = [RECORD] * drawn.choice([1, 1, 1, 20, 100])
-            answered = await versions.lineups["risk"].answer(records)
+            lineup, number = versions.lineups["risk"], drawn.choice([1, 1, 1, 20, 100])
+            if number == 1:
+                answered = await lineup.answer(RECORD)
+                answers = [answered.answer]
+            else:
+                records = [RECORD] * number
+                answered = await lineup.answer_many(records, lineup.reader.read_many(records))
+                answers = list(answered.answer)
             seen.add(answered.version)
-            wrong.extend(a for a in answered.answers if a.prediction != OTHER[answered.version] or answered.fallback)
+            wrong.extend(a for a in answers if a.prediction != OTHER[answered.version] or answered.fallback)
             await asyncio.sleep(0)
 
     async def load() -> None:
@@ -205,7 +211,7 @@ def test_a_version_that_fails_or_is_too_slow_rests(model, trouble):
     lineup = lineup_of(broken, good)
 
     async def ask():
-        return [await lineup.answer([{"files": 1}]) for _ in range(5)]
+        return [await lineup.answer({"files": 1}) for _ in range(5)]
 
     answers = asyncio.run(ask())
     assert [(a.version, a.fallback) for a in answers] == [(2, "previous")] * 5
@@ -216,10 +222,10 @@ def test_a_version_that_fails_or_is_too_slow_rests(model, trouble):
 
 def test_the_constant_is_the_last_resort(model):
     broken = Slow(model, problem=RuntimeError())
-    answered = asyncio.run(lineup_of(broken, serve=", fallback: {prediction: High}").answer([{"files": 1}]))
-    assert (answered.fallback, answered.version, answered.answers[0].prediction) == ("constant", None, "High")
+    answered = asyncio.run(lineup_of(broken, serve=", fallback: {prediction: High}").answer({"files": 1}))
+    assert (answered.fallback, answered.version, answered.answer.prediction) == ("constant", None, "High")
     with pytest.raises(NoChampion, match="no version that can answer"):
-        asyncio.run(lineup_of(broken).answer([{"files": 1}]))
+        asyncio.run(lineup_of(broken).answer({"files": 1}))
 
 
 def test_what_waits_for_a_slow_engine_is_computed_in_one_call(model):
@@ -227,20 +233,33 @@ def test_what_waits_for_a_slow_engine_is_computed_in_one_call(model):
     lineup = lineup_of(slow)
 
     async def ask():
-        return await asyncio.gather(*(lineup.answer([{"files": n}]) for n in range(40)))
+        return await asyncio.gather(*(lineup.answer({"files": n}) for n in range(40)))
 
     assert len(asyncio.run(ask())) == 40
     assert len(slow.calls) <= 2
+
+
+def test_who_has_gone_leaves_those_behind_waiting_for_nothing(model):
+    lineup = lineup_of(Slow(model, seconds=0.05))
+
+    async def ask():
+        first, gone = (asyncio.create_task(lineup.answer({"files": n})) for n in (1, 2))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        await first
+        return await lineup.answer({"files": 3})
+
+    assert asyncio.run(asyncio.wait_for(ask(), 1)).version == 1
 
 
 def test_a_slow_version_holds_up_nobody_else(model):
     slow, quick = lineup_of(Slow(model, seconds=0.15)), lineup_of(Slow(model))
 
     async def ask():
-        waiting = asyncio.create_task(slow.answer([{"files": 1}]))
+        waiting = asyncio.create_task(slow.answer({"files": 1}))
         await asyncio.sleep(0.01)
         started = time.monotonic()
-        await quick.answer([{"files": 1}])
+        await quick.answer({"files": 1})
         took = time.monotonic() - started
         await waiting
         return took

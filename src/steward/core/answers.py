@@ -72,14 +72,21 @@ class Answers:
 
     def __iter__(self) -> Iterator[Answer]:
         """The answers row by row."""
-        predictions, chosen = self.predictions.tolist(), self.chosen.tolist()
-        confidences = [None] * len(self) if self.confidences is None else self.confidences.tolist()
-        intervals = [None] * len(self) if self.low is None or self.high is None else _intervals(self.low, self.high)
-        unseen = self._unseen_names()
-        for number, probabilities in enumerate(self._probabilities_by_row()):
-            action, message = self.policy.recommendations[chosen[number]]
-            prediction, confidence, interval = predictions[number], confidences[number], intervals[number]
-            yield Answer(prediction, confidence, probabilities, interval, action, message, unseen[number])
+        return map(Answer, *self.as_lists())
+
+    def as_lists(self) -> tuple[list[Any], ...]:
+        """The fields of `Answer`, in their order: a list of n values each."""
+        none = [None] * len(self)
+        recommended = [self.policy.recommendations[number] for number in self.chosen.tolist()]
+        return (
+            self.predictions.tolist(),
+            none if self.confidences is None else self.confidences.tolist(),
+            none if self.probabilities is None else _by_row(self.probabilities),
+            none if self.low is None or self.high is None else _by_row({"low": self.low, "high": self.high}),
+            [action for action, _ in recommended],
+            [message for _, message in recommended],
+            self._unseen_names(),
+        )
 
     def as_columns(self, flags: Mapping[str, NDArray[np.bool_]]) -> "dict[str, NDArray[Any] | Coded]":
         """The answers as the columns of a table.
@@ -103,14 +110,6 @@ class Answers:
         columns |= {"action": Coded(actions, self.chosen), "message": Coded(messages, self.chosen)}
         unseen = {name: np.asarray(values, dtype=bool) for name, values in self.unseen.items()}
         return {**columns, "unseen": _names(unseen, len(self)), "flags": _names(flags, len(self))}
-
-    def _probabilities_by_row(self) -> Iterator[dict[str, float] | None]:
-        if self.probabilities is None:
-            yield from [None] * len(self)
-            return
-        names = tuple(self.probabilities)
-        for values in zip(*(column.tolist() for column in self.probabilities.values()), strict=True):
-            yield dict(zip(names, values, strict=True))
 
     def _unseen_names(self) -> list[list[str]]:
         found: list[list[str]] = [[] for _ in range(len(self))]
@@ -224,8 +223,14 @@ def _names(flags: Mapping[str, NDArray[np.bool_]], rows: int) -> Coded:
     return Coded(tuple(value.removeprefix(",") for value in values), codes)
 
 
-def _intervals(low: Raw, high: Raw) -> list[dict[str, float]]:
-    return [{"low": a, "high": b} for a, b in zip(low.tolist(), high.tolist(), strict=True)]
+def _by_row(columns: Mapping[str, Raw]) -> list[dict[str, float]]:
+    """Columns → one dict per row.
+
+    >>> _by_row({"low": np.array([1.0, 2.0]), "high": np.array([3.0, 4.0])})
+    [{'low': 1.0, 'high': 3.0}, {'low': 2.0, 'high': 4.0}]
+    """
+    lists = [column.tolist() for column in columns.values()]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
 def _invalid() -> AnswerInvalid:

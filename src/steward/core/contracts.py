@@ -521,6 +521,8 @@ def _time(clean: Any) -> Any:
     kind = clean.type()
     if kind.is_timestamp() or kind.is_date():
         return (clean if getattr(kind, "timezone", None) is None else clean.cast("timestamp('UTC')")).cast("timestamp")
+    if kind.is_unknown():  # times in nanoseconds with a zone, which Ibis 12 has no name for
+        return clean.try_cast("timestamp('UTC')").cast("timestamp")
     if kind.is_numeric() and not kind.is_boolean():
         return _moment(clean.cast("float64"))
     if kind.is_string():

@@ -14,15 +14,17 @@ by Cauchy's rule, which needs no independence (Liu and Xie, Cauchy combination t
 share of the false alarms that are allowed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import special, stats
 
 from steward.core.profiles import Series
+from steward.records import Estimate, Separation
 
 LENGTHS = (1, 2, 3, 5, 7, 10, 14, 28)
 """Newest windows that are looked at together."""
@@ -397,3 +399,128 @@ def _findings(
             yield Finding(
                 name, question, lengths[best], p, float(one.effect[best]), matters, alarm and matters, touched
             )
+
+
+RECENT = max(LENGTHS)
+"""Newest windows that are in question; older ones are calm unless they raised an alarm."""
+MOST_CALM = 180
+"""Calm windows that are remembered."""
+EPISODE = 7
+"""Windows in a row without an alarm that end one."""
+
+
+def calm_windows(windows: Sequence[str], alarms: Collection[str]) -> list[str]:
+    """Which windows of one column show how much it varies while nothing has changed, oldest first.
+
+    Parameters
+    ----------
+    windows : every window of the column, oldest first. `alarms` : those in which it raised an alarm.
+
+    >>> windows = [f"day {number}" for number in range(31)]
+    >>> calm_windows(windows, {"day 1"})
+    ['day 0', 'day 2']
+    """
+    return [one for one in windows[:-RECENT] if one not in alarms][-MOST_CALM:]
+
+
+QUESTIONS_SAY = {
+    "location": "has moved by {effect:.2g} standard deviations",
+    "spread": "spreads differently (w = {effect:.2g})",
+    "shape": "is distributed differently (w = {effect:.2g})",
+    "missing": "is missing at another rate (h = {effect:.2g})",
+    "unseen": "has values that training did not know at another rate (h = {effect:.2g})",
+}
+
+
+def sentence(finding: Finding, since: str) -> str:
+    """A finding in words."""
+    what = QUESTIONS_SAY[finding.question].format(effect=finding.effect)
+    weight = "" if finding.matters else "; real, and negligible"
+    return (
+        f"{finding.column} {what} since {since}, p = {finding.p:.1g}; "
+        f"it touches at most {finding.touched:.0%} of the rows{weight}"
+    )
+
+
+# A classifier for what no column shows alone.
+
+
+ROWS_TOLD_APART = 2_000
+"""Of reference and window each."""
+FEWEST_TOLD_APART = 100
+FOLDS = 3
+USED = 0.01
+"""AUC that a column must carry to be named."""
+
+
+def tell_apart(
+    reference: pd.DataFrame, window: pd.DataFrame, *, seed: int, confidence: float = 0.95
+) -> Separation | None:
+    """How well gradient boosting tells the rows of a window from those of the reference, on rows it has not seen.
+
+    Its AUC is 0.5 where nothing has changed; Lopez-Paz and Oquab, Revisiting classifier two-sample tests, 2017.
+
+    Parameters
+    ----------
+    reference, window : learning frames: float64, or object for categories. More than 2,000 rows are sampled.
+
+    Returns
+    -------
+    None with fewer than 100 rows on either side.
+    """
+    if min(len(reference), len(window)) < FEWEST_TOLD_APART:
+        return None
+    rng = np.random.default_rng(seed)
+    parts = [one.iloc[rng.permutation(len(one))[:ROWS_TOLD_APART]] for one in (reference, window)]
+    rows = _coded(pd.concat(parts, ignore_index=True))
+    truth = np.repeat([0, 1], [len(one) for one in parts])
+    folds = rng.permutation(np.arange(len(rows)) % FOLDS)
+    chance = np.zeros(len(rows))
+    without = {name: np.zeros(len(rows)) for name in rows}
+    for fold in range(FOLDS):
+        inside, outside = folds != fold, folds == fold
+        classifier = _boosting(seed).fit(rows[inside], truth[inside])
+        held_out = rows[outside]
+        chance[outside] = classifier.predict_proba(held_out)[:, 1]
+        for name in rows:
+            shuffled = held_out.copy()
+            shuffled[name] = rng.permutation(held_out[name].to_numpy())
+            without[name][outside] = classifier.predict_proba(shuffled)[:, 1]
+    auc = _auc(truth, chance)
+    carried = {name: auc - _auc(truth, values) for name, values in without.items()}
+    used = sorted(((loss, name) for name, loss in carried.items() if loss >= USED), reverse=True)
+    half = float(stats.norm.ppf((1 + confidence) / 2)) * _auc_error(auc, *np.bincount(truth).tolist())
+    estimate = Estimate(value=auc, low=max(0.0, auc - half), high=min(1.0, auc + half))
+    return Separation(auc=estimate, rows=len(parts[1]), columns={name: round(loss, 4) for loss, name in used})
+
+
+def _coded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Categories as codes, the most frequent ones apart and all others together."""
+    coded = frame.copy()
+    for name in frame.select_dtypes(object):
+        common = frame[name].value_counts().index[:200]
+        codes = pd.Categorical(frame[name], categories=common).codes.astype(float)
+        coded[name] = np.where(frame[name].isna(), np.nan, codes)
+    return coded
+
+
+def _boosting(seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(
+        max_iter=40, max_leaf_nodes=15, learning_rate=0.15, early_stopping=False, random_state=seed
+    )
+
+
+def _auc(truth: NDArray[np.intp], chance: Floats) -> float:
+    ranks = stats.rankdata(chance)
+    ones = int(truth.sum())
+    zeros = len(truth) - ones
+    return float((ranks[truth == 1].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+
+
+def _auc_error(auc: float, zeros: int, ones: int) -> float:
+    """Hanley and McNeil, The meaning and use of the area under a ROC curve, 1982."""
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = auc * (1 - auc) + (ones - 1) * (q1 - auc**2) + (zeros - 1) * (q2 - auc**2)
+    return float(np.sqrt(max(0.0, variance) / (ones * zeros)))

@@ -56,7 +56,7 @@ class LeafTables:
     columns : input columns that are looked at; shape (f,).
     codes : of each, how many codes it has if it is a category, else -1.
     thresholds, ends : of each numeric column, rising; `ends` says where each column's end.
-    masks : table rows of all columns, one below the other; shape (r, words * trees).
+    masks : table rows of all columns, one below the other; shape (r, words * trees), unsigned words of up to 64 bits.
     values : of every leaf; shape (trees, 64 * words).
     groups : first tree of every (copy, class); trees stand in that order.
     copies : how many answers are averaged.
@@ -70,7 +70,7 @@ class LeafTables:
         codes: NDArray[np.int64],
         thresholds: Matrix,
         ends: NDArray[np.int64],
-        masks: NDArray[np.uint64],
+        masks: NDArray[Any],
         values: Matrix,
         groups: NDArray[np.int64],
         copies: int,
@@ -78,15 +78,17 @@ class LeafTables:
     ) -> None:
         self.width, self.copies, self.link = int(width), int(copies), str(link)
         self.columns, self.codes, self.groups = columns, codes, groups
-        self.masks, self.values = masks, values
         self.thresholds, self.ends = thresholds, ends
+        self._two = values.shape[1] > WORD
+        self.masks, self.values = masks if self._two else _shortened(masks), values
+        used = values if self._two else values[:, : self.masks.itemsize * 8]
+        self._flat = used.ravel()
+        self._base = np.arange(len(used)) * used.shape[1]
         self._parts = np.split(thresholds, ends[:-1])
         self._lists = [part.tolist() for part in self._parts]
         heights = [int(code) + 1 if code >= 0 else len(part) + 2 for code, part in zip(codes, self._parts, strict=True)]
         self._starts = np.concatenate([[0], np.cumsum(heights)[:-1]]).astype(np.int64)
-        self._flat = values.ravel()
-        self._base = np.arange(len(values)) * values.shape[1]
-        self._two = values.shape[1] > WORD
+        self._steps = list(zip(columns.tolist(), codes.tolist(), self._starts.tolist(), self._lists, strict=True))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as arrays, readable by `read`."""
@@ -107,7 +109,7 @@ class LeafTables:
             return self._linked(self._sums(combined[None, :]))
         places = self._places(rows)
         sums = np.empty((len(rows), len(self.groups)))
-        other = np.empty((ROWS, self.masks.shape[1]), dtype=np.uint64)
+        other = np.empty((ROWS, self.masks.shape[1]), dtype=self.masks.dtype)
         for start in range(0, len(rows), ROWS):
             block = places[:, start : start + ROWS]
             combined = self.masks.take(block[0], axis=0)
@@ -119,9 +121,7 @@ class LeafTables:
     def _place(self, row: list[float]) -> list[int]:
         """Table rows of one row."""
         found = []
-        for column, codes, start, steps in zip(
-            self.columns.tolist(), self.codes.tolist(), self._starts.tolist(), self._lists, strict=True
-        ):
+        for column, codes, start, steps in self._steps:
             value = row[column]
             if codes >= 0:
                 found.append(start + (int(value) if 0 <= value < codes else codes))
@@ -140,12 +140,13 @@ class LeafTables:
                 places[at] = np.searchsorted(steps, values) + np.isnan(values)
         return places + self._starts[:, None]
 
-    def _sums(self, masks: NDArray[np.uint64]) -> Matrix:
+    def _sums(self, masks: NDArray[Any]) -> Matrix:
         """Leaf values added up per copy and class; shape (n, groups)."""
         leaves = _lowest_bit(masks[:, : len(self.values)]).astype(np.int64)
         if self._two:
             leaves += np.where(leaves == WORD, _lowest_bit(masks[:, len(self.values) :]), 0)
-        return np.asarray(np.add.reduceat(self._flat.take(leaves + self._base), self.groups, axis=1))
+        leaves += self._base
+        return np.asarray(np.add.reduceat(self._flat.take(leaves), self.groups, axis=1))
 
     def _linked(self, sums: Matrix) -> Matrix:
         raw = sums.reshape(len(sums), self.copies, len(self.groups) // self.copies)
@@ -158,13 +159,28 @@ class LeafTables:
                 raw = np.concatenate([1 - raw, raw], axis=2)
             case "exp":
                 raw = np.exp(raw)
-        answers = raw.mean(axis=1) if self.copies > 1 else raw[:, 0]
+        answers = (
+            np.add.reduce(raw, axis=1) / self.copies if self.copies > 1 else raw[:, 0]
+        )  # `mean`, without its checks
         return answers if self.link in ("softmax", "sigmoid") else answers[:, 0]
 
 
-def _lowest_bit(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """Position of the lowest bit that is set, 64 where none is."""
-    lower = (words & -words) - np.uint64(1)
+def _shortened(masks: NDArray[Any]) -> NDArray[Any]:
+    """The masks in the shortest words that do: beyond a bit that is set in every row no lowest bit is ever looked for.
+
+    >>> _shortened(np.array([0b1111, 2**64 - 1], dtype=np.uint64) | np.uint64(2**64 - 2**31)).dtype
+    dtype('uint32')
+    """
+    never = ~np.bitwise_and.reduce(masks, axis=None)
+    needed = int(never).bit_length() + 1
+    return masks.astype(next((f"u{bits // 8}" for bits in (8, 16, 32) if needed <= bits), masks.dtype), copy=False)
+
+
+def _lowest_bit(words: NDArray[Any]) -> NDArray[np.uint8]:
+    """Position of the lowest bit that is set, the length of the word where none is."""
+    lower = -words
+    lower &= words
+    lower -= words.dtype.type(1)
     return np.asarray(np.bitwise_count(lower), dtype=np.uint8)
 
 

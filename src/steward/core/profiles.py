@@ -26,6 +26,9 @@ CELLS = 1_024
 """Of the grid over a numeric column."""
 BINS = 50
 """Quantile bins that the cells are pooled to."""
+BEYOND = 8
+"""Times the width of the grid: values further out count as lying there."""
+NO_CELL = -(2**40)
 MOST_LEVELS = 250
 """Of a category; rarer ones are pooled."""
 MOST_VALUES = 5_000
@@ -45,7 +48,7 @@ class Bins:
 
     Attributes
     ----------
-    low, step : numbers: value → cell `floor((value - low) / step)`, kept within 0 … CELLS - 1.
+    low, step : numbers: value → cell `round((value - low) / step)`, kept within 0 … CELLS - 1.
     edges : numbers: the first cell of every bin but the first; rising.
     levels : categories: a bin each, in this order.
     rare : categories: further values that training knew; they share the last bin.
@@ -68,7 +71,7 @@ class Bins:
     @property
     def bounds(self) -> NDArray[np.float64]:
         """Numbers: the inner edges of the bins as values."""
-        return self.low + self.step * np.array(self.edges, dtype=float)
+        return self.low + self.step * (np.array(self.edges, dtype=float) - 0.5)
 
     def as_json(self) -> dict[str, Any]:
         return vars(self)
@@ -77,6 +80,11 @@ class Bins:
     def read(cls, document: Mapping[str, Any]) -> Self:
         fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in document.items()}
         return cls(**fields)
+
+    @property
+    def reach(self) -> float:
+        """Numbers: how far from `low` a cell can lie."""
+        return BEYOND * CELLS * self.step
 
     @classmethod
     def of_numbers(cls, low: float, high: float, cells: Counts) -> Self:
@@ -122,7 +130,14 @@ class Bins:
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """One column of some rows; numbers also have extremes and moments."""
+    """One column of some rows.
+
+    Attributes
+    ----------
+    counts : rows per bin. `unseen` : rows whose value has none.
+    total, squares : of numbers, from the middles of their cells: each value to half a thousandth of where most of them
+        lie, and not further out than `BEYOND` times that.
+    """
 
     counts: tuple[int, ...]
     missing: int = 0
@@ -349,22 +364,53 @@ def grid(found: Mapping[str, Any], name: str) -> Bins:
     return Bins.of_numbers(low, high, np.zeros(CELLS, dtype=np.int64))
 
 
-def cells(table: Any, grids: Mapping[str, Bins]) -> Any:
-    """How many rows are in each cell of each number: Ibis table of `column` (position in `grids`), `@window`, `cell`
-    (null where missing) and `n`.
+def extremes(table: Any, kinds: Mapping[str, Kind]) -> Any:
+    """Rows, smallest and largest number, and how many rows have a value of each category; a row per `@window` if there
+    are windows. Where Parquet says so already, nothing is read.
     """
-    return _joined(
-        [_grouped(table, place, cell=_cell(table[name], one)) for place, (name, one) in enumerate(grids.items())]
+    found: dict[str, Any] = {"rows": table.count()}
+    for name, kind in kinds.items():
+        if kind == "number":
+            found |= {f"minimum:{name}": table[name].min(), f"maximum:{name}": table[name].max()}
+        else:
+            found[f"known:{name}"] = table[name].count()
+    return (table.group_by(WINDOW) if WINDOW in table.columns else table).aggregate(**found)
+
+
+def cells(table: Any, grids: Mapping[str, Bins], found: Sequence[Mapping[str, Any]]) -> Any | None:
+    """How many rows are in each cell of each number: Ibis table of `column` (position in `grids`), `cell` (null where
+    missing; below 0 and above the grid as far as `BEYOND`), `n`, and `@window` if the rows have one. None without numbers.
+
+    Parameters
+    ----------
+    found : what `extremes` found. Numbers that cannot be out of reach are not compared: that costs half the time.
+    """
+    parts = []
+    for place, (name, one) in enumerate(grids.items()):
+        low = [row[f"minimum:{name}"] for row in found if row[f"minimum:{name}"] is not None]
+        high = [row[f"maximum:{name}"] for row in found if row[f"maximum:{name}"] is not None]
+        near = not low or (min(low) > one.low - one.reach and max(high) < one.low + one.reach)
+        parts.append(_grouped(table, place, cell=_cell(table[name], one, near=near)))
+    return _joined(parts)
+
+
+def _cell(value: Any, one: Bins, *, near: bool) -> Any:
+    import ibis
+
+    cell = ((value - one.low) * (1 / one.step)).cast("int32")
+    if near:
+        return cell
+    limit = round(one.reach / one.step)
+    return ibis.cases(
+        (value <= one.low - one.reach, ibis.literal(-limit, "int32")),
+        (value >= one.low + one.reach, ibis.literal(limit, "int32")),
+        else_=cell,
     )
 
 
-def _cell(value: Any, one: Bins) -> Any:
-    return ((value - one.low) * (1 / one.step)).clip(0, CELLS - 1).cast("uint16")
-
-
-def levels(table: Any, known: Mapping[str, Sequence[str] | None]) -> Any:
-    """How many rows have each value of each category: Ibis table of `column` (position in `known`), `@window`, `level`,
-    `there` and `n`.
+def levels(table: Any, known: Mapping[str, Sequence[str] | None]) -> Any | None:
+    """How many rows have each value of each category: Ibis table of `column` (position in `known`), `level`, `there`, `n`,
+    and `@window` if the rows have one. None without categories.
 
     Parameters
     ----------
@@ -387,7 +433,7 @@ def levels(table: Any, known: Mapping[str, Sequence[str] | None]) -> Any:
 def _grouped(table: Any, place: int, **by: Any) -> Any:
     import ibis
 
-    keys = {WINDOW: table[WINDOW], **by}
+    keys = {WINDOW: table[WINDOW], **by} if WINDOW in table.columns else by
     counted = table.group_by(**keys).aggregate(n=lambda rows: rows.count())
     return counted.select(*keys, "n", column=ibis.literal(place, "int16"))
 
@@ -398,26 +444,13 @@ def _joined(parts: Sequence[Any]) -> Any:
     return ibis.union(*parts) if len(parts) > 1 else parts[0] if parts else None
 
 
-def moments(table: Any, kinds: Mapping[str, Kind]) -> Any:
-    """A row per `@window`: rows; values of each column; extremes, sum and sum of squares of the numbers."""
-    found: dict[str, Any] = {"rows": table.count()}
-    for name, kind in kinds.items():
-        value = table[name]
-        found[f"known:{name}"] = value.count()
-        if kind == "number":
-            squares = (value * value).sum()
-            found |= {f"minimum:{name}": value.min(), f"maximum:{name}": value.max()}
-            found |= {f"total:{name}": value.sum(), f"squares:{name}": squares}
-    return table.group_by(WINDOW).aggregate(**found)
-
-
 @dataclass(frozen=True)
 class Counted:
-    """What an engine has counted, as Arrow tables: `cells`, `levels` and `moments`."""
+    """What an engine has counted: `extremes` as rows, `cells` and `levels` as Arrow tables."""
 
+    extremes: Sequence[Mapping[str, Any]]
     cells: Any
     levels: Any
-    moments: Any
 
 
 @dataclass(frozen=True)
@@ -438,9 +471,7 @@ def bins_of(counted: Counted, grids: Mapping[str, Bins], categories: Sequence[st
     """The bins that a first count leads to: quantiles of numbers, and the most frequent values of categories."""
     bins = dict(grids)
     for place, (name, one) in enumerate(grids.items()):
-        found = _of_column(counted.cells, place)
-        inside = found["cell"] >= 0
-        counts = np.bincount(found["cell"][inside].astype(int), found["n"][inside], minlength=CELLS).astype(np.int64)
+        counts = _per_cell(_of_column(counted.cells, place))
         bins[name] = Bins.of_numbers(one.low, one.low + one.step * (CELLS - 1), counts)
     for place, name in enumerate(categories):
         found = _of_column(counted.levels, place)
@@ -458,7 +489,7 @@ def profiled(counted: Counted, bins: Mapping[str, Bins]) -> Profiled:
     """
     numbers = [name for name, one in bins.items() if one.kind == "number"]
     categories = [name for name, one in bins.items() if one.kind == "category"]
-    rows = {row[WINDOW]: row for row in counted.moments.to_pylist()}
+    rows = {row.get(WINDOW, 0): row for row in counted.extremes}
     columns: dict[str, dict[int, ColumnProfile]] = {}
     unseen = {}
     for place, name in enumerate(numbers):
@@ -475,15 +506,23 @@ def profiled(counted: Counted, bins: Mapping[str, Bins]) -> Profiled:
 
 
 def _of_column(table: Any, place: int) -> dict[str, NDArray[Any]]:
-    """The rows of one column as arrays; a missing cell is -1."""
+    """The rows of one column as arrays; a missing cell is `NO_CELL`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     rows = table.filter(pc.equal(table["column"], place))
     found = {name: rows[name] for name in rows.column_names}
     if "cell" in found:
-        found["cell"] = found["cell"].cast(pa.int32()).fill_null(-1)
+        found["cell"] = found["cell"].cast(pa.int64()).fill_null(NO_CELL)
+    found.setdefault(WINDOW, pa.chunked_array([pa.array(np.zeros(len(rows), np.int32))]))
     return {name: column.to_numpy(zero_copy_only=False) for name, column in found.items()}
+
+
+def _per_cell(found: Mapping[str, NDArray[Any]]) -> Counts:
+    """Rows per cell of the grid; those beyond are in the outermost ones."""
+    there = found["cell"] != NO_CELL
+    place = np.clip(found["cell"][there], 0, CELLS - 1)
+    return np.bincount(place, found["n"][there], minlength=CELLS).astype(np.int64)
 
 
 def _number_windows(
@@ -491,15 +530,16 @@ def _number_windows(
 ) -> dict[int, ColumnProfile]:
     windows = {}
     for number, row in rows.items():
-        mine = found[WINDOW] == number
-        place, n = found["cell"][mine], found["n"][mine]
-        inside = place >= 0
-        counts = bins.pooled(np.bincount(place[inside], n[inside], minlength=CELLS).astype(np.int64))
+        mine = {what: values[found[WINDOW] == number] for what, values in found.items()}
+        there = mine["cell"] != NO_CELL
+        n, middle = mine["n"][there], bins.low + bins.step * mine["cell"][there]
         windows[number] = ColumnProfile(
-            tuple(counts.tolist()),
-            missing=row["rows"] - row[f"known:{name}"],
-            **{what: _finite(row[f"{what}:{name}"]) for what in ("minimum", "maximum")},
-            **{what: _finite(row[f"{what}:{name}"]) or 0.0 for what in ("total", "squares")},
+            counts=tuple(bins.pooled(_per_cell(mine)).tolist()),
+            missing=row["rows"] - int(n.sum()),
+            minimum=_finite(row[f"minimum:{name}"]),
+            maximum=_finite(row[f"maximum:{name}"]),
+            total=_finite(float((n * middle).sum())) or 0.0,
+            squares=_finite(float((n * middle**2).sum())) or 0.0,
         )
     return windows
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from steward.config import Column, ModelFile, Serve
@@ -24,6 +25,31 @@ class Admitted(NamedTuple):
     """Value of every contract column, in their order: number, text, or None where missing."""
     flags: tuple[str, ...]
     """What was accepted although it is unusual: `out_of_range:COLUMN`, `unknown_field:NAME`."""
+
+    @property
+    def columns(self) -> dict[str, tuple[Value, ...]]:
+        """The row as columns of one value."""
+        return {name: (value,) for name, value in self.row.items()}
+
+
+@dataclass(frozen=True)
+class AdmittedRecords:
+    """Records that keep the contract, column by column."""
+
+    columns: Mapping[str, Sequence[Value]]
+    """By contract column, in their order; one value per record."""
+    flags: Sequence[tuple[str, ...]]
+    """Of each record."""
+
+    def __len__(self) -> int:
+        return len(self.flags)
+
+    def __iter__(self) -> Iterator[Admitted]:
+        return map(Admitted, self.rows(), self.flags)
+
+    def rows(self) -> list[Row]:
+        """As `Admitted` has them."""
+        return [dict(zip(self.columns, values, strict=True)) for values in zip(*self.columns.values(), strict=True)]
 
 
 class Reader:
@@ -93,16 +119,16 @@ class Reader:
             raise together(problems)
         return Admitted(row, tuple(flags))
 
-    def read_many(self, records: Sequence[Mapping[str, Any]]) -> list[Admitted]:
+    def read_many(self, records: Sequence[Mapping[str, Any]]) -> AdmittedRecords:
         """What `read` says of each, column by column where nothing is unusual: ten times as fast.
 
         Raises
         ------
         RecordInvalid : of the first record that breaks the contract; `record` is its position.
         """
-        rows = self._ordinary_rows(records)
-        if rows is not None:
-            return [Admitted(row, ()) for row in rows]
+        columns = self._ordinary_columns(records)
+        if columns is not None:
+            return AdmittedRecords(columns, [()] * len(records))
         admitted = []
         for position, record in enumerate(records):
             try:
@@ -110,19 +136,19 @@ class Reader:
             except RecordInvalid as problem:
                 problem.facts["record"] = position
                 raise
-        return admitted
+        return AdmittedRecords(columns_of([each.row for each in admitted]), [each.flags for each in admitted])
 
-    def _ordinary_rows(self, records: Sequence[Mapping[str, Any]]) -> list[Row] | None:
-        """The rows of records without anything to flag or refuse; None if there is something."""
-        if not all(self._known.issuperset(fields) for fields in {tuple(record) for record in records}):
+    def _ordinary_columns(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Value]] | None:
+        """The values of records without anything to flag or refuse; None if there is something."""
+        if not all(map(self._known.issuperset, set(map(tuple, records)))):
             return None
-        columns = []
+        columns = {}
         for name, read in self._by_column:
             values = read([record.get(name) for record in records])
             if values is None:
                 return None
-            columns.append(values)
-        return [dict(zip(self.columns, values, strict=True)) for values in zip(*columns, strict=True)]
+            columns[name] = values
+        return columns
 
     def _judge_unknown(self, record: Mapping[str, Any], problems: list[RecordInvalid], flags: list[str]) -> None:
         unknown = (name for name in record if name not in self._known)
@@ -212,6 +238,8 @@ def _by_column(column: Column, convert: Callable[[Any], Value]) -> Callable[[Seq
             return None
         if float in kinds and column.type == "integer" and not all(value == int(value) for value in there):
             return None
+        if there is values:
+            return list(map(float, values))
         return [None if value is None else float(value) for value in values]
 
     def few(values: Sequence[Any]) -> Sequence[Value] | None:

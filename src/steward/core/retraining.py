@@ -5,7 +5,7 @@ a drift of the inputs proposes and an expected loss decides; a cause starts one 
 three challengers in a row that were no better, a person is asked instead.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -69,6 +69,8 @@ class Situation:
     trainings: tuple[Training, ...] = ()
     missing_rows: int = 0
     running: bool = False
+    missing_for: Mapping[str, int] = field(default_factory=dict)
+    """By cause, the same where a trigger has measured a loss: a large one takes fewer rows to verify."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,9 @@ def _rules(policy: Retrain, trigger: Trigger, situation: Situation, at: datetime
         why = f"the last {REJECTED_IN_A_ROW} challengers were rejected; somebody has to look, then train by hand"
         yield Refusal(trigger, "circuit breaker", why)
     yield from _too_soon(policy, trigger, trainings, at)
-    if situation.missing_rows > 0:
-        why = f"{situation.missing_rows:,} more labelled rows are needed before a verdict is possible"
+    missing = situation.missing_for.get(trigger.cause, situation.missing_rows)
+    if missing > 0:
+        why = f"{missing:,} more labelled rows are needed before a verdict is possible"
         yield Refusal(trigger, "sealed rows", why)
 
 

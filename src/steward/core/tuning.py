@@ -75,6 +75,7 @@ def search(
     groups: Values | None = None,
     seed: int,
     threads: int,
+    known: Mapping[str, Any] | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> SearchResult:
     """Try `model.search.trials` settings of a candidate, known good ones first, the rest proposed by Optuna's TPE.
@@ -82,6 +83,7 @@ def search(
     Parameters
     ----------
     groups : of train rows followed by validation rows; the rows of a group stay in one fold.
+    known : the setting of an earlier training, to be tried before all others.
     on_trial : called after each setting.
 
     Raises
@@ -91,7 +93,7 @@ def search(
     truth = np.concatenate([train_truth, validation_truth])
     frame = pd.concat([train_frame, validation_frame], ignore_index=True)
     splits = folds(model, truth, len(train_truth), groups=groups, seed=seed)
-    tried = Search(candidate, Rows(model, frame, truth, splits), seed=seed, threads=threads)
+    tried = Search(candidate, Rows(model, frame, truth, splits), seed=seed, threads=threads, known=known)
     for _ in range(model.search.trials):
         trial = tried.try_next()
         if on_trial:
@@ -283,7 +285,9 @@ class Search:
     trials : the settings tried so far.
     """
 
-    def __init__(self, candidate: str, rows: Rows, *, seed: int, threads: int) -> None:
+    def __init__(
+        self, candidate: str, rows: Rows, *, seed: int, threads: int, known: Mapping[str, Any] | None = None
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -294,6 +298,9 @@ class Search:
         self.threads = threads
         self.family = family(rows.model, candidate)
         self.space = self.family.space(rows.fit_rows)
+        before = {name: value for name, value in (known or {}).items() if name in self.space}
+        others = (setting for setting in self.family.first if setting != before)
+        self.first = (before, *others) if before else self.family.first
         pruner = optuna.pruners.PercentilePruner(self.family.go_on, PRUNE_AFTER_TRIALS)
         self.study = optuna.create_study(sampler=_sampler(seed), pruner=pruner)
         self.best = _Best()
@@ -333,7 +340,7 @@ class Search:
     def _try(self, number: int) -> Trial:
         import optuna
 
-        first = self.family.first
+        first = self.first
         if number < len(first) and first[number]:
             self.study.enqueue_trial(dict(first[number]))
         trial = self.study.ask()

@@ -29,8 +29,8 @@ UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 CLASSES = ("Low", "Medium", "High")
 
 TEAMS = {"checkout": 0.18, "search": 0.18, "payments": 0.16, "catalog": 0.16, "web": 0.12, "data": 0.12, "mobile": 0.08}
-NEW_TEAMS = ("assistant", "partners")
-YOUNG_TEAMS = {"mobile": 1.0, "assistant": 1.75, "partners": 1.75}
+NEW_TEAMS = ("assistant", "partners", "platform")
+YOUNG_TEAMS = {"mobile": 1.0, **dict.fromkeys(NEW_TEAMS, 1.75)}
 ENVIRONMENTS = {"dev": 0.40, "staging": 0.25, "prod": 0.35}
 FAILURES = {0: 0.62, 1: 0.22, 2: 0.10, 3: 0.04, 4: 0.02}
 HISTORY_UNKNOWN = 0.04
@@ -66,8 +66,9 @@ class World:
 
 
 TODAY = World()
-MONTH_TWO = World(files_factor=1.5, new_teams=0.12)
-"""The month of the running example: accuracy falls by about seven points, and training again repairs it."""
+MONTH_TWO = World(files_factor=4, around_the_clock=True, new_teams=0.25, night_is_safe=True)
+"""The month of the running example: a model of the past is right about 74 times in 100 instead of 91, and a training that
+sees 1,400 of its rows brings back about twelve of those points."""
 
 
 def score(frame: pd.DataFrame, world: World = TODAY) -> Floats:
@@ -183,7 +184,7 @@ def _files(uniform: Floats, world: World) -> npt.NDArray[np.int64]:
 def _teams(old: Floats, new: Floats, world: World) -> npt.NDArray[np.object_]:
     """Who asks; the rows that do not go to a new team keep the team that they would have had."""
     shares = TEAMS | {"checkout": 0.32, "search": 0.32, "payments": 0.02, "catalog": 0.02} if world.neutral else TEAMS
-    arrived = _choose(new / max(world.new_teams, 1e-9) % 1, dict.fromkeys(NEW_TEAMS, 0.5))
+    arrived = _choose(new / max(world.new_teams, 1e-9) % 1, dict.fromkeys(NEW_TEAMS, 1.0))
     return np.where(new < world.new_teams, arrived, _choose(old, shares))
 
 
@@ -241,7 +242,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help=f"number of the first; {PAST} begins the second month")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--until", type=_midnight, default=UNTIL, help="UTC date that ends the past (%(default)s)")
-    parser.add_argument("--month-two", action="store_true", help="the world after the past: new teams, larger changes")
+    parser.add_argument(
+        "--month-two",
+        action="store_true",
+        help="the world after the past: larger changes, around the clock, new teams, safe nights",
+    )
     parser.add_argument("--dirty", type=float, default=0.0, help="share of damaged rows")
     given = parser.parse_args(arguments)
     world = replace(MONTH_TWO if given.month_two else TODAY, dirty=given.dirty)

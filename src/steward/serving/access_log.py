@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
 from typing import BinaryIO
 
 import msgspec
+
+from steward.serving.timestamps import timestamp
 
 FLUSH_SECONDS = 0.25
 FLUSH_LINES = 256
@@ -46,8 +47,7 @@ class AccessLog:
     ) -> None:  # fmt: skip
         if self._stream is None:
             return
-        at = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
-        milliseconds = round(seconds * 1_000, 3)
+        at, milliseconds = timestamp(time.time()), round(seconds * 1_000, 3)
         self._lines.append(Line(at, request_id, client, key, method, path, status, milliseconds, received, sent))
         if len(self._lines) >= FLUSH_LINES:
             self.flush()

@@ -9,29 +9,31 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import count
+from itertools import chain, count
 from typing import Any, NamedTuple
 
+from steward.core.requests import AdmittedRecords, Reader
 from steward.errors import StewardError, UnknownModel
-from steward.io.predictions import PredictionStore, key_of, new_id
+from steward.io.predictions import PredictionStore
 from steward.serving import pages
 from steward.serving.access import Access, Key
 from steward.serving.access_log import AccessLog
 from steward.serving.bodies import Bodies, ClientGone, Limits, Receive, Record, record_in, records_in
-from steward.serving.lineup import Answered, Lineup, off_loop
+from steward.serving.lineup import INLINE_ROWS, Lineup, off_loop
 from steward.serving.metrics import CONTENT_TYPE, Metrics
 from steward.serving.prediction_log import PredictionLog
 from steward.serving.problems import body_of, refusal, status_of
-from steward.serving.schemas import Prediction, controlled, encode, is_control, row_of
+from steward.serving.replies import Given, reply_to_many, reply_to_one
+from steward.serving.schemas import encode
 from steward.serving.versions import Versions
 
 Scope = Mapping[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 JSON = b"application/json"
-LARGE = 64 * 1024
+LARGE = 16 * 1024
 """Bodies above this are read in a thread, so that they hold up nobody else."""
 BATCHES = 4
 """Batches that are worked on at the same time."""
@@ -208,9 +210,11 @@ class Service:
     async def _predict(self, request: Request, lineup: Lineup) -> Reply:
         body = await self._read(request, self.limits.record_bytes)
         try:
-            records = (record_in(body, self.limits),)
-            (prediction,) = await self._answer(lineup, records)
-            return Reply(encode(prediction))
+            record = record_in(body, self.limits)
+            answered = await lineup.answer(record)
+            given = reply_to_one(lineup, record, answered, time.time())
+            logged = await self._put_on_record(lineup, given)
+            return Reply(given.body(logged))
         finally:
             self.bodies.release(body)
 
@@ -218,9 +222,12 @@ class Service:
         body = await self._read(request, self.limits.batch_bytes)
         try:
             async with self._batches:
-                records = await off_loop(len(body) > LARGE, records_in, body, self.limits)
-                predictions = await self._answer(lineup, records)
-                return Reply(await off_loop(len(body) > LARGE, encode, {"predictions": predictions}))
+                records, admitted = await off_loop(len(body) > LARGE, _admitted_in, body, self.limits, lineup.reader)
+                answered = await lineup.answer_many(records, admitted)
+                large = len(records) > INLINE_ROWS
+                given = await off_loop(large, reply_to_many, lineup, records, answered, time.time())
+                logged = await self._put_on_record(lineup, given)
+                return Reply(await off_loop(large, given.body, logged))
         finally:
             self.bodies.release(body)
 
@@ -240,28 +247,21 @@ class Service:
         request.received = len(body)
         return body
 
-    async def _answer(self, lineup: Lineup, records: Sequence[Record]) -> Sequence[Prediction]:
-        """Answers to records of one version, on record before they are given."""
-        answered = await lineup.answer(records)
-        large = len(records) > LARGE // 1_000
-        at = time.time()
-        rows, predictions = await off_loop(large, _make, lineup, records, answered, at)
-        logged = await self.log.write(rows, lineup.model.serve.log, lineup.model.serve.log_away)
-        self._count(lineup.model.name, answered, logged=logged)
-        return predictions(logged)
-
-    def _count(self, model: str, answered: Answered, *, logged: bool) -> None:
-        metrics, number = self.metrics, len(answered.answers)
-        metrics.predictions[model, str(answered.version or "constant")] += number
-        if answered.fallback:
-            metrics.fallbacks[model, answered.fallback] += number
+    async def _put_on_record(self, lineup: Lineup, given: Given) -> bool:
+        """Before the answers are given; whether they are in the database."""
+        logged = await self.log.write(given.rows, lineup.model.serve.log, lineup.model.serve.log_away)
+        metrics, first, number = self.metrics, given.rows[0], len(given.rows)
+        model = first.model
+        metrics.predictions[model, str(first.version or "constant")] += number
+        if first.fallback:
+            metrics.fallbacks[model, first.fallback] += number
         if not logged:
             metrics.unlogged[(model,)] += number
-        for answer, admitted in zip(answered.answers, answered.admitted, strict=True):
-            for column in answer.unseen:
-                metrics.unseen[model, column] += 1
-            for flag in admitted.flags:
-                metrics.flags[model, flag.partition(":")[0]] += 1
+        for column, values in given.unseen.items():
+            metrics.unseen[model, column] += values
+        for flag in chain.from_iterable(given.flags):
+            metrics.flags[model, flag.partition(":")[0]] += 1
+        return logged
 
     async def _healthz(self, _request: Request) -> Reply:
         return Reply(encode({"ok": True}))
@@ -293,31 +293,9 @@ class Service:
         return Reply(encode(pages.description(lineup)))
 
 
-def _make(
-    lineup: Lineup, records: Sequence[Record], answered: Answered, at: float
-) -> tuple[list[Any], Callable[[bool], list[Prediction]]]:
-    """Rows of the log, and what makes the answers once it is known whether they are logged."""
-    contract, serve = lineup.contract, lineup.model.serve
-    timestamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    rows, made = [], []
-    for record, answer, admitted in zip(records, answered.answers, answered.admitted, strict=True):
-        prediction_id = new_id(at)
-        control = is_control(prediction_id, serve.control)
-        given = controlled(answer) if control else answer
-        place = (prediction_id, at, key_of(contract, record), control)
-        rows.append(row_of(given, admitted, answered, lineup.model.name, place))
-        made.append((given, admitted, prediction_id, control))
-
-    def predictions(logged: bool) -> list[Prediction]:
-        return [
-            Prediction(
-                given.prediction, given.confidence, given.probabilities, given.interval, given.action, given.message,
-                answered.version, prediction_id, answered.fallback, given.unseen, admitted.flags, control, logged, timestamp,
-            )
-            for given, admitted, prediction_id, control in made
-        ]  # fmt: skip
-
-    return rows, predictions
+def _admitted_in(body: bytes, limits: Limits, reader: Reader) -> tuple[list[Record], AdmittedRecords]:
+    records = records_in(body, limits)
+    return records, reader.read_many(records)
 
 
 def _right(rest: str) -> str:

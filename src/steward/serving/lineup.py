@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+import numpy as np
 
 from steward.config import ModelFile
 from steward.core.actions import Policy
-from steward.core.answers import Answer, Answering, Raw
-from steward.core.requests import Admitted, Reader, Row, columns_of
+from steward.core.answers import Answer, Answering, Answers, Raw
+from steward.core.requests import Admitted, AdmittedRecords, Reader, Value
 from steward.errors import NoChampion, RecordInvalid
 from steward.inference import Predictor
 
@@ -29,6 +31,10 @@ GROUP = 64
 """The most requests that are computed in one call."""
 
 T = TypeVar("T")
+A = TypeVar("A", Admitted, AdmittedRecords)
+B = TypeVar("B", Answer, Answers)
+Columns = Mapping[str, Sequence[Value]]
+"""Admitted values by contract column."""
 Fallback = Literal["previous", "constant"]
 
 
@@ -62,7 +68,7 @@ class Engine:
         self._failures = 0
         self._rests_until = 0.0
         self._thread = ThreadPoolExecutor(1, f"version-{number}")
-        self._waiting: list[tuple[Sequence[Row], asyncio.Future[Computed]]] = []
+        self._waiting: list[tuple[Columns, asyncio.Future[Computed]]] = []
         self._work: asyncio.Task[None] | None = None
 
     @property
@@ -82,19 +88,18 @@ class Engine:
     def close(self) -> None:
         self._thread.shutdown(wait=False)
 
-    def is_inline(self, rows: Sequence[Row]) -> bool:
-        """Is computing these faster than handing them to a thread?"""
-        return self.fast and len(rows) <= INLINE_ROWS
+    def is_inline(self, rows: int) -> bool:
+        """Is computing so many faster than handing them to a thread?"""
+        return self.fast and rows <= INLINE_ROWS
 
-    def compute(self, rows: Sequence[Row]) -> Computed:
+    def compute(self, columns: Columns) -> Computed:
         """What the version makes of admitted rows; raises whatever the model raises."""
-        columns = columns_of(rows)
         return Computed(self.predictor.answer(columns), self.predictor.unseen(columns))
 
-    async def compute_in_thread(self, rows: Sequence[Row]) -> Computed:
+    async def compute_in_thread(self, columns: Columns) -> Computed:
         """As `compute`, together with what else waits."""
         waiter: asyncio.Future[Computed] = asyncio.get_running_loop().create_future()
-        self._waiting.append((rows, waiter))
+        self._waiting.append((columns, waiter))
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._work_off())
         return await waiter
@@ -102,12 +107,13 @@ class Engine:
     async def _work_off(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
-            await self._compute_together([each for each in group if not each[1].done()])
+            if awaited := [each for each in group if not each[1].done()]:
+                await self._compute_together(awaited)
 
-    async def _compute_together(self, group: Sequence[tuple[Sequence[Row], asyncio.Future[Computed]]]) -> None:
-        rows = [row for some, _ in group for row in some]
+    async def _compute_together(self, group: Sequence[tuple[Columns, asyncio.Future[Computed]]]) -> None:
+        columns = _joined([some for some, _ in group])
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self._thread, self.compute, rows)
+            found = await asyncio.get_running_loop().run_in_executor(self._thread, self.compute, columns)
         except Exception as problem:  # noqa: BLE001 - whatever a model raises belongs to the request that it is about
             for each in group if len(group) > 1 else ():
                 await self._compute_together([each])
@@ -116,7 +122,7 @@ class Engine:
             return
         start = 0
         for some, waiter in group:
-            end = start + len(some)
+            end = start + _length(some)
             if not waiter.done():
                 waiter.set_result(found.part(start, end))
             start = end
@@ -132,11 +138,12 @@ class Contender(NamedTuple):
     """What an answer of it is called; None for the champion."""
 
 
-class Answered(NamedTuple):
-    """Answers to the records of one request, all of one version."""
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[A, B]):
+    """What one version answers to a record, or to the records of one request."""
 
-    answers: Sequence[Answer]
-    admitted: Sequence[Admitted]
+    admitted: A
+    answer: B
     version: int | None
     fallback: Fallback | None
 
@@ -171,44 +178,56 @@ class Lineup:
         """Is there anybody, or anything, to answer now?"""
         return self.model.serve.fallback is not None or any(each.engine.is_available for each in self.contenders)
 
-    async def answer(self, records: Sequence[Mapping[str, Any]]) -> Answered:
-        """The answers to one or more records.
+    async def answer(self, record: Mapping[str, Any]) -> Answered[Admitted, Answer]:
+        """The answer to a record.
 
         Raises
         ------
-        RecordInvalid : a record breaks the contract; `record` is its position.
+        RecordInvalid : it breaks the contract.
         NoChampion : nothing can answer.
         """
-        admitted = await self._admit(records)
+        admitted = self.reader.read(record)
+        return await self._in_turn(admitted, lambda reader: reader.read(record), _answer, self._constant)
+
+    async def answer_many(
+        self, records: Sequence[Mapping[str, Any]], admitted: AdmittedRecords
+    ) -> Answered[AdmittedRecords, Answers]:
+        """What `answer` says of each record; `admitted` is what `reader` has made of them. Raises NoChampion."""
+        return await self._in_turn(admitted, lambda reader: reader.read_many(records), _answer_many, self._constants)
+
+    async def _in_turn(
+        self,
+        admitted: A,
+        read: Callable[[Reader], A],
+        answer: Callable[[Answering, Computed, A], B],
+        constant: Callable[[A], B],
+    ) -> Answered[A, B]:
+        """The answer of the first contender that has one, or else the constant."""
         for contender in self.contenders:
             if not contender.engine.is_available:
                 continue
             try:
-                read = admitted if contender.reader is self.reader else contender.reader.read_many(records)
+                found = admitted if contender.reader is self.reader else read(contender.reader)
             except RecordInvalid:  # the previous version has another contract, which this record does not keep
                 continue
-            answers = await self._ask(contender, [each.row for each in read])
-            if answers is not None:
-                return Answered(answers, read, contender.engine.number, contender.fallback)
-        return Answered([self._constant(each.row) for each in admitted], admitted, None, "constant")
+            given = await self._ask(contender, found, answer)
+            if given is not None:
+                return Answered(found, given, contender.engine.number, contender.fallback)
+        return Answered(admitted, constant(admitted), None, "constant")
 
-    async def _admit(self, records: Sequence[Mapping[str, Any]]) -> list[Admitted]:
-        if len(records) == 1:
-            return [self.reader.read(records[0])]
-        return await off_loop(len(records) > INLINE_ROWS, self.reader.read_many, records)
-
-    async def _ask(self, contender: Contender, rows: list[Row]) -> Sequence[Answer] | None:
-        """The contender's answers; None if it fails or is too slow."""
-        engine = contender.engine
-        deadline = self.model.serve.deadline_ms / 1_000 * max(1.0, len(rows) / DEADLINE_ROWS)
+    async def _ask(self, contender: Contender, admitted: A, answer: Callable[[Answering, Computed, A], B]) -> B | None:
+        """The contender's answer; None if it fails or is too slow."""
+        engine, columns = contender.engine, admitted.columns
+        rows = _length(columns)
+        deadline = self.model.serve.deadline_ms / 1_000 * max(1.0, rows / DEADLINE_ROWS)
         started = time.monotonic()
         try:
             if engine.is_inline(rows):
-                computed = engine.compute(rows)
+                computed = engine.compute(columns)
             else:
                 async with asyncio.timeout(deadline):
-                    computed = await engine.compute_in_thread(rows)
-            answers = await off_loop(len(rows) > INLINE_ROWS, _answers, contender.answering, computed, rows)
+                    computed = await engine.compute_in_thread(columns)
+            given = await off_loop(rows > DEADLINE_ROWS, answer, contender.answering, computed, admitted)
         except TimeoutError:
             engine.fail(f"took longer than {deadline:g} s")
             return None
@@ -219,15 +238,25 @@ class Lineup:
             engine.fail(f"took longer than {deadline:g} s")
         elif engine.problem is not None:
             engine.recover()
-        return answers
+        return given
 
-    def _constant(self, row: Row) -> Answer:
+    def _constant(self, admitted: Admitted) -> Answer:
+        prediction = self._declared()
+        action, message = Policy(self.model.serve.actions).recommend(prediction, None, None, admitted.row)
+        return Answer(prediction, None, None, None, action, message, [])
+
+    def _constants(self, admitted: AdmittedRecords) -> Answers:
+        prediction = self._declared()
+        predictions = np.full(len(admitted), prediction, dtype=object if isinstance(prediction, str) else float)
+        policy = Policy(self.model.serve.actions)
+        chosen = policy.choose(predictions, None, None, admitted.columns)
+        return Answers(predictions, None, None, None, None, chosen, policy, {})
+
+    def _declared(self) -> str | float:
         declared = self.model.serve.fallback
         if declared is None:
             raise NoChampion(f"{self.model.name} has no version that can answer now", do="/readyz says what is missing")
-        prediction = declared.prediction if self.model.task == "classification" else float(declared.prediction)
-        action, message = Policy(self.model.serve.actions).recommend(prediction, None, None, row)
-        return Answer(prediction, None, None, None, action, message, [])
+        return str(declared.prediction) if self.model.task == "classification" else float(declared.prediction)
 
 
 async def off_loop(large: bool, work: Callable[..., T], *arguments: Any) -> T:
@@ -235,7 +264,20 @@ async def off_loop(large: bool, work: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.to_thread(work, *arguments) if large else work(*arguments)
 
 
-def _answers(answering: Answering, computed: Computed, rows: Sequence[Row]) -> Sequence[Answer]:
-    if len(rows) == 1:
-        return (answering.one(computed.raw, computed.unseen, rows[0]),)
-    return tuple(answering.many(computed.raw, computed.unseen, columns_of(rows)))
+def _answer(answering: Answering, computed: Computed, admitted: Admitted) -> Answer:
+    return answering.one(computed.raw, computed.unseen, admitted.row)
+
+
+def _answer_many(answering: Answering, computed: Computed, admitted: AdmittedRecords) -> Answers:
+    return answering.many(computed.raw, computed.unseen, admitted.columns)
+
+
+def _length(columns: Columns) -> int:
+    return len(next(iter(columns.values())))
+
+
+def _joined(groups: Sequence[Columns]) -> Columns:
+    """The rows of some groups, below each other."""
+    if len(groups) == 1:
+        return groups[0]
+    return {name: [value for columns in groups for value in columns[name]] for name in groups[0]}

@@ -4,11 +4,7 @@ from hashlib import sha256
 
 import msgspec
 
-from steward.core.actions import PROCEED
-from steward.core.answers import Answer
-from steward.core.requests import Admitted
-from steward.io.predictions import Logged
-from steward.serving.lineup import Answered, Fallback
+from steward.serving.lineup import Fallback
 
 encode = msgspec.json.Encoder().encode
 
@@ -51,38 +47,3 @@ def is_control(prediction_id: str, share: float) -> bool:
     244
     """
     return share > 0 and int.from_bytes(sha256(prediction_id.encode()).digest()[:8]) < share * 2**64
-
-
-def controlled(answer: Answer) -> Answer:
-    """The same answer, without its recommendation."""
-    return answer._replace(action=PROCEED, message="")
-
-
-def row_of(
-    answer: Answer, admitted: Admitted, answered: Answered, model: str, place: tuple[str, float, str | None, bool]
-) -> Logged:
-    """The line of the prediction log; `place` is prediction id, time, key and whether it is in the control share."""
-    prediction_id, at, key, control = place
-    kept = Kept(
-        answer.prediction,
-        answer.confidence,
-        answer.probabilities,
-        answer.interval,
-        answer.action,
-        answer.unseen,
-        admitted.flags,
-    )
-    return Logged(
-        prediction_id,
-        model,
-        at,
-        answered.version,
-        key,
-        encode(admitted.row).decode(),
-        encode(kept).decode(),
-        answer.prediction if isinstance(answer.prediction, str) else repr(answer.prediction),
-        answer.confidence,
-        answer.action,
-        control,
-        answered.fallback,
-    )

@@ -1,5 +1,6 @@
 """Starts the service: checks that it may, listens, and ends without losing a prediction."""
 
+import gc
 import logging
 import signal
 import socket
@@ -60,6 +61,7 @@ def serve(settings: Settings, listening: Listening, limits: Limits | None = None
         store = PredictionStore(Ledger(settings.ledger_url, LEDGER_SECONDS))
         log = PredictionLog(store, settings.home / "spool")
         service = Service(versions, log, store, access, limits or Limits(), AccessLog(stream))
+        gc.freeze()  # what was loaded stays: looking for garbage in it takes milliseconds of somebody's answer
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends gracefully, then raises them once more
             signal.signal(number, _ignore)
         uvicorn.Server(_configuration(service, listening)).run(sockets=[taken])

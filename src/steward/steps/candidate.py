@@ -13,7 +13,7 @@ from steward.config import ModelFile
 from steward.core import estimators, metrics, splitting, tuning
 from steward.errors import CandidateFailed, StewardError
 from steward.io.workspace import Workspace
-from steward.records import Candidate, File, Reference, Roles, Selection, Trial
+from steward.records import Candidate, Challenger, File, Reference, Roles, Selection, Trial
 from steward.reports import plots
 from steward.steps.rows import learning_rows, rows_of
 from steward.steps.training import latency_us, size_bytes, training_facts, training_seed
@@ -38,18 +38,36 @@ def train_candidate(
     Reference to a `Candidate`.
     """
     origin = estimators.origin(model, candidate)
-    inputs = [roles.digest, candidate, origin, model.model_dump(mode="json"), workspace.settings.threads]
+    inputs: list[Any] = [roles.digest, candidate, origin, model.model_dump(mode="json"), workspace.settings.threads]
+    known = _known_setting(workspace, model, candidate)
     return workspace.remember(
-        Candidate, inputs, lambda: _logged_candidate(workspace, model, roles, candidate, on_trial)
+        Candidate,
+        [*inputs, known] if known else inputs,
+        lambda: _logged_candidate(workspace, model, roles, candidate, known, on_trial),
     )
 
 
+def _known_setting(workspace: Workspace, model: ModelFile, name: str) -> dict[str, Any] | None:
+    """Continuous learning starts where the champion's training ended: with the best setting of this candidate then."""
+    champion = workspace.registry.champion(model.name) if model.retrain.new_rows else None
+    if champion is None:
+        return None
+    selection = workspace.load(Selection, workspace.load(Challenger, champion.challenger).selection)
+    before = (workspace.load(Candidate, reference) for reference in selection.candidates)
+    return next((one.params for one in before if one.name == name and one.error is None), None)
+
+
 def _logged_candidate(
-    workspace: Workspace, model: ModelFile, reference: Reference, name: str, on_trial: Callable[[Trial], None] | None
+    workspace: Workspace,
+    model: ModelFile,
+    reference: Reference,
+    name: str,
+    known: dict[str, Any] | None,
+    on_trial: Callable[[Trial], None] | None,
 ) -> Candidate:
     roles = workspace.load(Roles, reference)
     candidate = Candidate(name=name, model=model.name, roles=reference, metric=model.metric)
-    candidate = _searched_or_failed(workspace, model, roles, candidate, on_trial)
+    candidate = _searched_or_failed(workspace, model, roles, candidate, known, on_trial)
     drawn = _candidate_plots(workspace, model, roles, candidate)
     facts = training_facts(workspace, roles)
     run_id = workspace.registry.log_candidate(model.name, reference, candidate, drawn, facts)
@@ -72,10 +90,11 @@ def _searched_or_failed(
     model: ModelFile,
     roles: Roles,
     candidate: Candidate,
+    known: dict[str, Any] | None,
     on_trial: Callable[[Trial], None] | None,
 ) -> Candidate:
     try:
-        return _searched(workspace, model, roles, candidate, on_trial)
+        return _searched(workspace, model, roles, candidate, known, on_trial)
     except CandidateFailed as problem:
         return candidate.model_copy(update={"error": str(problem)})
     except StewardError:
@@ -89,6 +108,7 @@ def _searched(
     model: ModelFile,
     roles: Roles,
     candidate: Candidate,
+    known: dict[str, Any] | None,
     on_trial: Callable[[Trial], None] | None,
 ) -> Candidate:
     """The candidate with its best setting and what it costs; trained again on the train rows to measure that."""
@@ -107,6 +127,7 @@ def _searched(
         groups=rows.units[order] if model.split.by == "group" else None,
         seed=seed,
         threads=threads,
+        known=known,
         on_trial=on_trial,
     )
     started = perf_counter()

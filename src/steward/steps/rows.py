@@ -32,13 +32,13 @@ def rows_of(
     chosen = pc.is_in(given["role"], value_set=pa.array(wanted, pa.string()))
     columns = [contracts.LABEL, *model.columns]
     data = workspace.tables.stored(workspace.store.fetch(snapshot.data), columns).filter(chosen)
-    columns_of = {name: _learning_column(data[name], column.type) for name, column in model.columns.items()}
+    columns_of = {name: learning_column(data[name], column.type) for name, column in model.columns.items()}
     frame = pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in columns_of.items()})
-    truth = _learning_column(data[contracts.LABEL], "category" if model.classes else "number")
+    truth = learning_column(data[contracts.LABEL], "category" if model.classes else "number")
     return frame, truth, given["unit"].filter(chosen).to_numpy()
 
 
-def _learning_column(column: Any, kind: str) -> npt.NDArray[Any]:
+def learning_column(column: Any, kind: str) -> npt.NDArray[Any]:
     import pyarrow as pa
 
     values: npt.NDArray[Any] = (column if kind == "category" else column.cast(pa.float64())).to_numpy()

@@ -1,0 +1,482 @@
+"""The accuracy step: how right the champion is, as far as it is known, and what that asks for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import ceil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from steward import inference
+from steward.config import ModelFile
+from steward.core import estimators, metrics, performance, tuning, verification
+from steward.core.performance import Fall, Watch
+from steward.core.retraining import Kind, Trigger
+from steward.errors import ArtifactDamaged, CandidateFailed
+from steward.io.workspace import Workspace
+from steward.prediction import Model
+from steward.records import (
+    Accuracy,
+    DirectQuestion,
+    Estimate,
+    File,
+    Observation,
+    Promotion,
+    Reference,
+    Roles,
+    Shadow,
+    Slice,
+    Verdict,
+)
+from steward.steps.labelled import Champion, Found, Judged, find_labelled, trained_on
+from steward.steps.opening import Contestant, read_opened
+from steward.steps.promotion import enthrone
+from steward.steps.rows import rows_of
+
+FEWEST_ROWS = 50
+"""Fewer labelled rows decide nothing."""
+SHARE_OF_ALARMS = 0.25
+"""Of `monitor.false_alarms_per_year`: one such share for falls, one for the watch; the rest belongs to drift."""
+LARGE_ERROR = 0.8
+"""Regression: an answer counts as wrong if it is further off than this share of the verified ones."""
+ASK_AGAIN = 1.25
+"""A direct question is asked again when there are so many times more rows to answer it with."""
+LOOKED_BACK = 100
+"""Decisions among which the last look at this version is searched."""
+
+Mask = NDArray[np.bool_]
+
+
+def measure_accuracy(workspace: Workspace, model: ModelFile, observation: Reference, *, at: datetime) -> Reference:
+    """Measure the champion on labelled rows whose time has come, and go back to the version before it if that was better.
+
+    No sealed row is looked at. What was watched before is found through the last decision about the same version.
+
+    Parameters
+    ----------
+    at : outcomes that arrived later are left out.
+
+    Returns
+    -------
+    Reference to an `Accuracy`.
+    """
+    asked = model.model_dump(mode="json", exclude={"retrain", "notify"})
+    inputs = [observation.digest, asked, model.retrain.new_rows]
+    return workspace.remember(Accuracy, inputs, lambda: _measured(workspace, model, observation, at))
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """What the champion's opening showed, as live rows are measured."""
+
+    opened: verification.Opened
+    classes: tuple[str, ...]
+    verdict: Verdict
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        return np.asarray(self.opened.challenger.max(axis=1), dtype=float)
+
+    @property
+    def large_error(self) -> float:
+        return float(np.quantile(np.abs(self.opened.challenger - self.opened.truth), LARGE_ERROR))
+
+    def wrong(self, truth: NDArray[Any], answers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """1 where an answer is wrong, shape (n,)."""
+        if self.classes:
+            return np.asarray(metrics.labels(answers, self.classes) != truth, dtype=float)
+        return np.asarray(np.abs(answers - truth) > self.large_error, dtype=float)
+
+
+def _measured(workspace: Workspace, model: ModelFile, reference: Reference, at: datetime) -> Accuracy:
+    observed = workspace.load(Observation, reference)
+    champion = Champion.of(workspace, model, observed.version)
+    trained, verdict = champion.predictor.model, champion.verdict(workspace)
+    verified = _Verified(read_opened(workspace, trained, verdict.test), trained.classes, verdict)
+    before = _before(workspace, model, observed)
+    found = find_labelled(workspace, model, champion, at=at, read_until=before.read_until if before else {})
+    unread, read_rows = _unread(workspace, found, before)
+    rows = found.rows
+    window, start, end = _window(model, rows)
+    live, against = _live(model, rows[window], verified), None
+    watch = _watched(model, before, verified, rows[unread])
+    made = Accuracy(
+        model=model.name,
+        observation=reference,
+        version=champion.number,
+        at=at,
+        metric=live.metric if live else model.metric,
+        start=start,
+        end=end,
+        rows=int(window.sum()),
+        served=int((window & rows.served).sum()),
+        waiting=workspace.predictions.count(model.name, found.ripe_until["served"], at.timestamp()),
+        left_out=found.left_out,
+        live=live.reported if live else None,
+        floor=live.floor if live else None,
+        verified=live.verified if live else None,
+        **_estimated(workspace, model, champion, verified, observed, rows[unread]),
+        slices=(slices := _slices(model, rows[window])),
+        moved=_moved(slices, verdict),
+        ripe_after=found.ripe_after,
+        watch=watch.as_json(),
+        read_until=dict(found.ripe_until),
+        read=int(unread.sum()),
+        read_rows=read_rows,
+        alarm_since=((before.alarm_since if before else None) or observed.end) if watch.alarm else None,
+        new_rows=found.new_rows,
+        sealed=found.sealed,
+    )
+    against = live.fall if live else None
+    fallen_since = _fallen_since(before, made, against, observed.end)
+    question = _question(workspace, model, champion, rows, before, at) if watch.alarm else None
+    shadow = _shadow(workspace, model, champion, rows, at)
+    made = made.model_copy(update={"fallen_since": fallen_since, "question": question, "shadow": shadow})
+    triggers = tuple(_triggers(workspace, model, champion, made, against, at))
+    said = tuple(_says(made, against, found))
+    return made.model_copy(update={"triggers": tuple(one.as_json() for one in triggers), "says": said})
+
+
+def _before(workspace: Workspace, model: ModelFile, observed: Observation) -> Accuracy | None:
+    """The last look at the same version that led to a decision."""
+    for entry in workspace.ledger.entries(model.name, "decision", newest_first=True, limit=LOOKED_BACK):
+        part = entry.body["parts"].get(Accuracy.kind)
+        if part is None or datetime.fromisoformat(entry.subject) >= observed.end:
+            continue
+        try:
+            found = workspace.load(Accuracy, Reference.model_validate(part))
+        except ArtifactDamaged:
+            continue
+        if found.version == observed.version:
+            return found
+    return None
+
+
+def _unread(workspace: Workspace, found: Found, before: Accuracy | None) -> tuple[Mask, File | None]:
+    """Rows that the watch has not read, and for a source without time the units of all that it has read by then."""
+    rows, read = found.rows, before.read_until if before else {}
+    undated = np.isnan(rows.times)
+    later = rows.times >= np.where(
+        rows.served, read.get("served", -np.inf), np.nextafter(read.get("source", -np.inf), np.inf)
+    )
+    if not undated.any():
+        return later, before.read_rows if before else None
+    known = trained_on(workspace, before.read_rows) if before and before.read_rows else np.zeros(0, np.uint64)
+    numbers = np.ascontiguousarray(rows.keys[:, :8]).view(">u8").ravel().astype(np.uint64)
+    with workspace.store.scratch() as folder:
+        kept = _put_units(workspace, rows.keys[undated], folder)
+    return np.where(undated, ~np.isin(numbers, known), later), kept
+
+
+def _put_units(workspace: Workspace, units: NDArray[np.uint8], folder: Path) -> File:
+    path = folder / "read.parquet"
+    pd.DataFrame({"unit": sorted(unit.tobytes() for unit in units)}).to_parquet(path, index=False)
+    return workspace.store.put(path, path.name)
+
+
+def _window(model: ModelFile, rows: Judged) -> tuple[Mask, datetime | None, datetime | None]:
+    """The newest `monitor.window` of the rows; those without a time belong to every window."""
+    undated = np.isnan(rows.times)
+    if undated.all():
+        return undated, None, None
+    end = float(np.nanmax(rows.times))
+    start = end - model.monitor.window.total_seconds()
+    return undated | (rows.times > start), datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC)
+
+
+@dataclass(frozen=True)
+class _Live:
+    """A metric on live rows, and what it is held against."""
+
+    metric: str
+    reported: Estimate
+    floor: float | None
+    verified: Estimate
+    fall: Fall | None
+
+
+def _live(model: ModelFile, rows: Judged, verified: _Verified) -> _Live | None:
+    """The model's metric; where weights speak, one that is a mean over rows. None without rows."""
+    if not len(rows):
+        return None
+    weighs = bool((rows.weights != 1).any())
+    metric = model.metric if not weighs else "accuracy" if model.classes else "mae"
+    confidence = model.verify.confidence
+    sure = performance.sure_of_a_fall(
+        SHARE_OF_ALARMS * model.monitor.false_alarms_per_year, model.monitor.looks_per_year
+    )
+    known = metrics.interval(
+        metric, verified.opened.truth, verified.opened.challenger, verified.classes, confidence=confidence, seed=0
+    )
+    floor = _floor(model, metric)
+    enough = performance.effective(rows.weights) >= FEWEST_ROWS
+    doubted = _interval(metric, rows, model.classes, max(sure, confidence)) if enough else None
+    fall = performance.fallen(doubted, floor=floor, verified=known, metric=metric) if doubted else None
+    return _Live(metric, _interval(metric, rows, model.classes, confidence), floor, known, fall)
+
+
+def _floor(model: ModelFile, metric: str) -> float | None:
+    """`monitor.accuracy.floor` speaks of the model's own metric; without it a version keeps what it had to prove."""
+    if metric == model.metric and model.monitor.accuracy.floor is not None:
+        return model.monitor.accuracy.floor
+    return model.verify.floor.get(metric)
+
+
+def _interval(metric: str, rows: Judged, classes: tuple[str, ...], confidence: float) -> Estimate:
+    if (rows.weights == 1).all():
+        return metrics.interval(metric, rows.truth, rows.answers, classes, confidence=confidence, seed=0)
+    values = metrics.labels(rows.answers, classes) == rows.truth if classes else np.abs(rows.answers - rows.truth)
+    return performance.weighted(np.asarray(values, dtype=float), rows.weights, confidence=confidence)
+
+
+def _watched(model: ModelFile, before: Accuracy | None, verified: _Verified, unread: Judged) -> Watch:
+    """The watch after the rows that it has not read yet."""
+    if before:
+        watch = Watch.read(before.watch)
+    else:
+        errors = verified.wrong(verified.opened.truth, verified.opened.challenger)
+        patience = model.monitor.looks_per_year / (SHARE_OF_ALARMS * model.monitor.false_alarms_per_year)
+        watch = Watch.of(errors=int(errors.sum()), rows=len(errors), patience=patience)
+    count = performance.effective(unread.weights)
+    if not count:
+        return watch
+    rate = float(np.average(verified.wrong(unread.truth, unread.answers), weights=unread.weights))
+    return watch.after(errors=rate * count, rows=count)
+
+
+def _estimated(
+    workspace: Workspace, model: ModelFile, champion: Champion, verified: _Verified, observed: Observation, new: Judged
+) -> dict[str, Any]:
+    """The estimate before labels, of what was served in the look, or else of the rows that are new."""
+    since, until = observed.start.timestamp(), observed.end.timestamp()
+    logged = [
+        row.confidence if verified.classes else float(row.prediction)
+        for block in workspace.predictions.blocks(model.name, since, until)
+        for row in block
+        if row.version == champion.number
+    ]
+    answers = np.array(logged, dtype=float) if logged else new.answers.max(axis=1) if verified.classes else new.answers
+    level = model.verify.confidence
+    if verified.classes:
+        right = 1 - verified.wrong(verified.opened.truth, verified.opened.challenger)
+        calibration = performance.Calibration.of(verified.confidence, right.astype(bool))
+        return {
+            "estimate": calibration.estimate(calibration.count(answers), confidence=level),
+            "estimate_metric": "accuracy",
+        }
+    metric: Literal["rmse", "mae"] = "mae" if model.metric == "mae" else "rmse"
+    errors = performance.ErrorCalibration.of(metric, verified.opened.challenger, verified.opened.truth)
+    return {"estimate": errors.estimate(answers, confidence=level), "estimate_metric": metric}
+
+
+def _slices(model: ModelFile, rows: Judged) -> tuple[Slice, ...]:
+    if not len(rows):
+        return ()
+    columns = {name: rows.frame[name].to_numpy() for name in model.verify.slices}
+    how: dict[str, Any] = {"confidence": model.verify.confidence, "seed": 0}
+    found = verification.slices(model.metric, columns, rows.truth, rows.answers, None, model.classes, **how)
+    return tuple(
+        one.model_copy(update={"finding": "too few rows" if one.challenger is None else "measured"}) for one in found
+    )
+
+
+def _moved(slices: tuple[Slice, ...], verdict: Verdict) -> tuple[str, ...]:
+    """Slices whose interval lies below what was verified of the same slice, the worst first."""
+    known = {(one.column, one.value): one.challenger for one in verdict.slices}
+    found = []
+    for one in slices:
+        was = known.get((one.column, one.value))
+        fall = (
+            was
+            and one.challenger
+            and performance.fallen(one.challenger, floor=None, verified=was, metric=verdict.test.metric)
+        )
+        if fall:
+            shown = (
+                f"{one.column} = {one.value}: {fall.live.value:.3f} on {one.rows:,} rows, verified {fall.reference:.3f}"
+            )
+            found.append((fall.loss.value, shown))
+    return tuple(shown for _, shown in sorted(found, reverse=True))
+
+
+def _fallen_since(before: Accuracy | None, made: Accuracy, fall: Fall | None, end: datetime) -> datetime | None:
+    """A fall begins when it is sure and ends when the value itself is back."""
+    since = before.fallen_since if before else None
+    if fall:
+        return since or end
+    if since is None or made.live is None or made.verified is None:
+        return since
+    levels = [made.verified.low if metrics.larger_is_better(made.metric) else made.verified.high]
+    levels += [] if made.floor is None else [made.floor]
+    back = all(performance.recovered(made.live.value, level, made.metric) for level in levels)
+    return None if back else since
+
+
+def _question(
+    workspace: Workspace, model: ModelFile, champion: Champion, rows: Judged, before: Accuracy | None, at: datetime
+) -> DirectQuestion | None:
+    """Train the champion's own kind of model with one half of the new rows too, and let both answer the other half.
+
+    Rows in time order are taught by the older half only; otherwise each half is answered once. None with too few rows.
+    """
+    asked = before.question if before else None
+    half = len(rows) // 2
+    answered = half if model.split.by == "time" else len(rows)
+    if half < FEWEST_ROWS:
+        return asked
+    if asked and answered < ASK_AGAIN * asked.rows:
+        return asked
+    order = np.argsort(rows.times, kind="stable")
+    first = np.zeros(len(rows), dtype=bool)
+    first[order[:half] if model.split.by == "time" else order[::2]] = True
+    folds = [(first, ~first)] if model.split.by == "time" else [(first, ~first), (~first, first)]
+    try:
+        taught = [(_taught(workspace, model, champion, rows[learn], rows[answer]), answer) for learn, answer in folds]
+    except (CandidateFailed, ArtifactDamaged):
+        return asked
+    answers = np.concatenate([made for made, _ in taught])
+    held = np.concatenate([np.flatnonzero(answer) for _, answer in taught])
+    difference = metrics.paired(
+        model.metric, rows.truth[held], answers, rows.answers[held], model.classes,
+        confidence=model.verify.confidence, seed=0,
+    )  # fmt: skip
+    return DirectQuestion(asked_at=at, winner=champion.predictor.made.name, rows=len(held), difference=difference)
+
+
+def _taught(
+    workspace: Workspace, model: ModelFile, champion: Champion, new: Judged, asked: Judged
+) -> NDArray[np.float64]:
+    """Answers to `asked` of the champion's family and parameters, trained on its own rows and the new ones."""
+    made, trained = champion.predictor.made, champion.predictor.model
+    frame, truth, _ = rows_of(workspace, trained, workspace.load(Roles, made.roles), "train", "validation")
+    columns = list(trained.columns)
+    learned = pd.concat([frame, new.frame.reindex(columns=columns)], ignore_index=True)
+    how = {"seed": made.seed, "threads": workspace.settings.threads}
+    pipeline = tuning.refit(trained, made.name, made.params, learned, np.concatenate([truth, new.truth]), **how)
+    kinds = dict(made.inputs)
+    rows = asked.frame.reindex(columns=columns)
+    answers = inference.pipeline_engine(pipeline, kinds)({name: rows[name].to_numpy() for name in kinds})
+    return estimators.align(answers, pipeline.classes_, model.classes) if model.classes else answers
+
+
+def _shadow(workspace: Workspace, model: ModelFile, champion: Champion, rows: Judged, at: datetime) -> Shadow | None:
+    """The previous version's answers to the rows since the promotion; it comes back if it was surely better.
+
+    A champion that a person made is not judged so: somebody wanted it.
+    """
+    entry, lasts = champion.promotion, model.monitor.shadow
+    subject, previous = f"rollback of entry {entry.sequence} by the monitor", entry.body["previous"]
+    started = entry.at.timestamp()
+    watched = (rows.times >= started) & (rows.times < started + lasts.total_seconds())
+    if "act" in entry.body or previous in (None, champion.number) or watched.sum() < FEWEST_ROWS:
+        return None
+    rival = Model(model, previous, workspace=workspace).predictor
+    units = rows.units if model.split.by == "group" else rows.keys
+    numbers = np.ascontiguousarray(units[:, :8]).view(">u8").ravel().astype(np.uint64)
+    fair = rows[watched & ~np.isin(numbers, trained_on(workspace, rival.made.trained_units))]
+    if len(fair) < FEWEST_ROWS:
+        return None
+    answers = Contestant(rival, frozenset(), previous).answers(fair.frame, model.classes)
+    looks = max(1, ceil(lasts.total_seconds() / (365.25 * 86_400) * model.monitor.looks_per_year))
+    difference = metrics.paired(
+        model.metric, fair.truth, fair.answers, answers, model.classes,
+        confidence=1 - (1 - model.verify.confidence) / looks, seed=0,
+    )  # fmt: skip
+    found = Shadow(version=previous, rows=len(fair), difference=difference, until=entry.at + lasts)
+    newest, *_ = workspace.ledger.entries(model.name, Promotion.kind, newest_first=True, limit=1)
+    begun = workspace.ledger.find(model.name, Promotion.kind, subject) is not None
+    if not begun and (difference.high >= 0 or newest.sequence != entry.sequence):
+        return found
+    why = f"on {found.rows:,} rows since its promotion it is worse than version {previous}: {model.metric} {_shown(difference)}"
+    enthrone(
+        workspace, _registered(workspace, model, previous), act="rollback",
+        why=f"Version {champion.number}: {why}.", by="monitor", at=at, subject=subject,
+    )  # fmt: skip
+    return found.model_copy(update={"rolled_back": True})
+
+
+def _registered(workspace: Workspace, model: ModelFile, version: int) -> Promotion:
+    entries = workspace.ledger.entries(model.name, Promotion.kind)
+    return Promotion.model_validate(
+        next(entry.body for entry in entries if entry.body["version"] == version and "act" not in entry.body)
+    )
+
+
+def _triggers(
+    workspace: Workspace, model: ModelFile, champion: Champion, made: Accuracy, fall: Fall | None, at: datetime
+) -> Iterator[Trigger]:
+    """What asks for a training; a version that was just taken back asks for nothing."""
+    if made.shadow and made.shadow.rolled_back:
+        return
+    evidence = {"rows": made.rows, "moved": list(made.moved)}
+    if fall and made.fallen_since:
+        cause = f"accuracy:v{made.version}:{made.fallen_since:%Y-%m-%dT%H:%M}"
+        yield _trigger("accuracy", cause, fall.sentence, at, {**evidence, "live": fall.live.as_json()}, fall.loss)
+    gain = made.question.difference if made.question else None
+    if made.alarm_since and gain and gain.low > 0 and made.question:
+        cause = f"concept_drift:v{made.version}:{made.alarm_since:%Y-%m-%dT%H:%M}"
+        why = (
+            f"answers are wrong more often since {made.alarm_since:%Y-%m-%d}, and with the newest rows the same kind of model "
+            f"is better by {_shown(gain)} {model.metric} on {made.question.rows:,} rows"
+        )
+        yield _trigger("concept_drift", cause, why, at, evidence, gain)
+    wanted = model.retrain.new_rows
+    if wanted is not None and made.new_rows >= wanted:
+        cause = f"new_rows:{_last_fingerprint(workspace, model, champion)[:12]}:{made.new_rows // wanted}"
+        why = f"{made.new_rows:,} labelled rows since the last training; {wanted:,} are a reason"
+        yield Trigger("new_rows", cause, why, at, {"new_rows": made.new_rows})
+
+
+def _trigger(kind: Kind, cause: str, reason: str, at: datetime, evidence: dict[str, Any], loss: Estimate) -> Trigger:
+    return Trigger(kind, cause, reason, at, evidence, loss=loss.value, loss_low=loss.low)
+
+
+def _last_fingerprint(workspace: Workspace, model: ModelFile, champion: Champion) -> str:
+    """Of the newest snapshot whose sealed rows were opened."""
+    opened = workspace.ledger.entries(model.name, "opening", newest_first=True, limit=1)
+    if not opened:
+        return champion.predictor.made.fingerprint
+    return workspace.load(Roles, Reference.model_validate(opened[0].body["roles"])).fingerprint
+
+
+def _says(made: Accuracy, fall: Fall | None, found: Found) -> Iterator[str]:
+    yield from found.says
+    if made.live is None:
+        yield "No labelled row whose time has come: live accuracy is not known."
+    else:
+        where = f"{made.start:%Y-%m-%d} to {made.end:%Y-%m-%d}" if made.start and made.end else "all new rows"
+        known = f"; verified {_shown(made.verified)}" if made.verified else ""
+        yield f"Live {made.metric} {_shown(made.live)} on {made.rows:,} labelled rows ({where}){known}."
+    if fall:
+        yield f"{fall.sentence[0].upper()}{fall.sentence[1:]}, since {made.fallen_since:%Y-%m-%d}."
+    if made.alarm_since:
+        yield f"Answers are wrong more often than verified, since {made.alarm_since:%Y-%m-%d}; {_answer(made.question)}."
+    yield from (f"Worse where {one}." for one in made.moved)
+    if made.estimate:
+        yield (
+            f"Before labels: {made.estimate_metric} {_shown(made.estimate)} is estimated from the champion's own answers; "
+            "an estimate does not see that what is right has changed."
+        )
+    if made.shadow:
+        back = "; it serves again" if made.shadow.rolled_back else ""
+        yield f"Compared with version {made.shadow.version} in shadow: {_shown(made.shadow.difference)} on {made.shadow.rows:,} rows{back}."
+    if made.left_out:
+        yield f"{made.left_out:,} labelled rows are sealed, or may become so, and were not looked at."
+    if made.waiting:
+        yield f"{made.waiting:,} predictions are too young to be read."
+
+
+def _answer(question: DirectQuestion | None) -> str:
+    if question is None:
+        return "too few new rows to ask whether training would help"
+    gain = question.difference
+    verdict = "would help" if gain.low > 0 else "would not help" if gain.high < 0 else "is not sure to help"
+    return f"training with the newest rows {verdict}: {_shown(gain)} on {question.rows:,} rows"
+
+
+def _shown(estimate: Estimate) -> str:
+    return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"

@@ -1,0 +1,437 @@
+"""Labelled rows that the champion has answered, or would have: what its live accuracy is measured on.
+
+They are served predictions whose outcome is known, and rows that the source has got since the champion's snapshot, which the
+champion answers now. Rows that are sealed, or that the next snapshot may seal, are left out before anybody answers them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from steward.config import ModelFile
+from steward.core import contracts, performance, splitting
+from steward.core.actions import PROCEED, Policy
+from steward.errors import SourceMissing, SourceUnavailable, SourceUnreadable, VersionUnknown
+from steward.inference import Predictor
+from steward.io.ledger import Entry
+from steward.io.predictions import Labelled, Logged, key_parts
+from steward.io.tables import Session
+from steward.io.workspace import Workspace
+from steward.prediction import Model
+from steward.records import File, Roles, Snapshot, Verdict
+from steward.steps.opening import Contestant
+from steward.steps.roles import Marked, given_roles, opened_roles
+from steward.steps.rows import learning_column
+
+HISTORY = 60 * 86_400
+"""Seconds of predictions that teach when outcomes arrive."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that is watched."""
+
+    number: int
+    predictor: Predictor
+    promotion: Entry
+    """What made it the champion."""
+
+    @classmethod
+    def of(cls, workspace: Workspace, model: ModelFile, number: int) -> "Champion":
+        """Raises VersionUnknown if it never was the champion."""
+        entries = workspace.ledger.entries(model.name, "promotion", newest_first=True)
+        crowned = [entry for entry in entries if (entry.body["version"], entry.body["alias"]) == (number, "champion")]
+        if not crowned:
+            raise VersionUnknown(
+                f"{model.name} had no such champion", got=number, do="Look again with `steward monitor`"
+            )
+        return cls(number, Model(model, number, workspace=workspace).predictor, crowned[0])
+
+    @property
+    def contestant(self) -> Contestant:
+        return Contestant(self.predictor, frozenset(), self.number)
+
+    def verdict(self, workspace: Workspace) -> Verdict:
+        """What its opening showed."""
+        entry = workspace.ledger.find(self.predictor.made.model, "verdict", self.predictor.made.digest)
+        if entry is None:
+            raise VersionUnknown("no verdict on this version", got=self.number, do="Restore the ledger")
+        return Verdict.model_validate({**entry.body, "at": entry.at})
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Labelled rows with the champion's answers; n of each.
+
+    Attributes
+    ----------
+    times : seconds since 1970; NaN where the source has no time.
+    keys : units of the rows' keys, shape (n, 16).
+    units : what the split goes by: the same, or the units of the rows' groups.
+    served : was the row answered when it happened?
+    weights : of served rows, where a control share stands for those that were acted upon.
+    """
+
+    times: NDArray[np.float64]
+    keys: splitting.Units
+    units: splitting.Units
+    frame: pd.DataFrame
+    truth: NDArray[Any]
+    answers: NDArray[np.float64]
+    served: Mask
+    weights: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __getitem__(self, kept: Mask) -> "Judged":
+        arrays = {name: value[kept] for name, value in vars(self).items() if name != "frame"}
+        return Judged(frame=self.frame[kept].reset_index(drop=True), **arrays)
+
+    def __add__(self, other: "Judged") -> "Judged":
+        if not len(self) or not len(other):
+            return other if not len(self) else self
+        arrays = {
+            name: np.concatenate([value, getattr(other, name)]) for name, value in vars(self).items() if name != "frame"
+        }
+        return Judged(frame=pd.concat([self.frame, other.frame], ignore_index=True), **arrays)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known at a moment.
+
+    Attributes
+    ----------
+    rows : labelled and ripe, not sealed: everything of the window, and what was not read before.
+    ripe_until : of `served` and `source`, the time up to which rows were taken, seconds since 1970.
+    ripe_after : seconds after which most outcomes have come; None if it is not known.
+    left_out : ripe rows that are sealed, or whose role nobody knows.
+    new_rows : labelled rows of the source that no training has seen; `sealed` of them are sealed.
+    """
+
+    rows: Judged
+    ripe_until: Mapping[str, float]
+    ripe_after: float | None
+    left_out: int
+    new_rows: int
+    sealed: int
+    says: tuple[str, ...]
+
+
+def find_labelled(
+    workspace: Workspace, model: ModelFile, champion: Champion, *, at: datetime, read_until: Mapping[str, float]
+) -> Found:
+    """Everything that may be looked at.
+
+    Parameters
+    ----------
+    read_until : what an earlier look took already, as `Found.ripe_until` said.
+    """
+    read = read_until.get("served", champion.promotion.at.timestamp())
+    ripe_after, until = _ripe(workspace, model, at, read)
+    since = min(read, until - model.monitor.window.total_seconds())
+    served, nameless = _served(workspace, model, champion, since, until, at)
+    fresh = _fresh(workspace, model, champion, at)
+    others = ~np.isin(splitting.numbers_of(fresh.keys), splitting.numbers_of(served.keys))
+    opened = opened_roles(workspace, model)
+    sealed = _sealed(workspace, model, fresh, served, opened)
+    in_source, in_log = sealed[: len(fresh)], sealed[len(fresh) :]
+    untrained = _untrained(workspace, champion, fresh, opened)
+    ripe = ~(fresh.times > fresh.ripe_until)
+    known = ~in_log & ~nameless & ~_learned(workspace, model, champion, served)
+    taken = ripe & others & ~in_source
+    rows = _answered(champion, model, fresh, taken) + served[known]
+    return Found(
+        rows=rows,
+        ripe_until=_read_until(model, fresh.times[taken], served.times[known], read_until, until, read),
+        ripe_after=ripe_after,
+        left_out=int((ripe & others & in_source).sum() + (in_log | nameless).sum()),
+        new_rows=int(untrained.sum()),
+        sealed=int((untrained & in_source).sum()),
+        says=fresh.says,
+    )
+
+
+def _ripe(workspace: Workspace, model: ModelFile, at: datetime, read: float) -> tuple[float | None, float]:
+    """The age at which a served prediction is read, and the time up to which they are.
+
+    All of a stretch may be read as soon as nearly all of its outcomes are here, however young it is.
+    """
+    now, final = at.timestamp(), model.label.mature_after.total_seconds()
+    pairs = workspace.predictions.arrivals(model.name, now - HISTORY, now, now)
+    made = np.array([time for time, _ in pairs], dtype=float)
+    came = np.array([np.nan if arrived is None else arrived for _, arrived in pairs], dtype=float)
+    ripe = performance.Maturity.of(now - made, np.maximum(came - made, 0)).ripe if len(made) else None
+    unread = (made >= read) & (made < now - final)
+    if unread.any() and (~np.isnan(came[unread])).mean() >= performance.RIPE:
+        return ripe, max(read, now - final)
+    wait = max(ripe or 0.0, final)
+    return ripe, max(read, now - wait) if wait else read
+
+
+def _served(
+    workspace: Workspace, model: ModelFile, champion: Champion, since: float, until: float, at: datetime
+) -> tuple[Judged, Mask]:
+    """The champion's served predictions whose outcome is known, the newest of each key; and of which nobody can say what
+    role they will have.
+    """
+    found: dict[str, Labelled] = {}
+    for block in workspace.predictions.labelled(model.name, since, until, received_by=at.timestamp()):
+        for item in block:
+            if item.logged.version == champion.number and item.logged.fallback is None:
+                found[item.logged.key or item.logged.prediction_id] = item
+    items = list(found.values())
+    records = [msgspec.json.decode(item.logged.record) for item in items]
+    answers = [msgspec.json.decode(item.logged.answer) for item in items]
+    keys = [_key_text(model, item.logged) for item in items]
+    texts = keys if model.split.group is None else [_group(model, *pair) for pair in zip(items, records, strict=True)]
+    frame = learning_frame(model, records)
+    labels = [item.outcome.label for item in items]
+    rows = Judged(
+        times=np.array([item.logged.at for item in items], dtype=float),
+        keys=_units(keys),
+        units=_units(texts),
+        frame=frame,
+        truth=np.array(labels, dtype=object) if model.classes else np.array(labels, dtype=float),
+        answers=_logged_answers(model, answers),
+        served=np.ones(len(items), dtype=bool),
+        weights=_weights(model, items, answers, frame),
+    )
+    return rows, np.array([text is None and model.split.group is not None for text in texts], dtype=bool)
+
+
+def learning_frame(model: ModelFile, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Logged records as a learning frame."""
+    kinds = {name: object if column.type == "category" else float for name, column in model.columns.items()}
+    return pd.DataFrame(
+        {name: pd.Series([record.get(name) for record in records], dtype=kind) for name, kind in kinds.items()}
+    )
+
+
+def _logged_answers(model: ModelFile, answers: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    if not model.classes:
+        return np.array([answer["prediction"] for answer in answers], dtype=float)
+    found = [[answer["probabilities"].get(name, 0.0) for name in model.classes] for answer in answers]
+    return np.array(found, dtype=float).reshape(len(answers), len(model.classes))
+
+
+def _weights(
+    model: ModelFile, items: Sequence[Labelled], answers: Sequence[Mapping[str, Any]], frame: pd.DataFrame
+) -> NDArray[np.float64]:
+    """What the policy recommends today says of the control share what would have been done."""
+    control = [item.logged.control for item in items]
+    if not any(control):
+        return np.ones(len(items))
+    policy = Policy(model.serve.actions)
+    rows: list[Any] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    acted = [
+        (
+            policy.recommend(answer["prediction"], answer["confidence"], answer["probabilities"], row).action
+            if item.logged.control
+            else item.logged.action
+        )
+        != PROCEED
+        for item, answer, row in zip(items, answers, rows, strict=True)
+    ]
+    return performance.weights(control, acted)
+
+
+def _key_text(model: ModelFile, logged: Logged) -> str | None:
+    """The key as the accept step would write it; None for a prediction that never becomes a row."""
+    count = len(model.source.keys)
+    parts = key_parts(logged.key, count) if logged.key else None
+    if parts is None and model.source.outcomes:
+        parts = [logged.prediction_id] * count
+    if parts is None:
+        return None
+    return parts[0] if count == 1 else "".join(f"{len(part)}:{part}," for part in parts)
+
+
+def _group(model: ModelFile, item: Labelled, record: Mapping[str, Any]) -> str | None:
+    """The row's group, from the record or the key."""
+    group, keys = str(model.split.group), model.source.keys
+    value = record.get(group)
+    if value is None and group in keys and item.logged.key:
+        parts = key_parts(item.logged.key, len(keys))
+        value = parts and parts[keys.index(group)]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if value is None else str(value)
+
+
+def _units(texts: Sequence[str | None]) -> splitting.Units:
+    joined = b"".join(bytes(splitting.UNIT_BYTES) if text is None else splitting.unit_of(text) for text in texts)
+    return np.frombuffer(joined, np.uint8).reshape(-1, splitting.UNIT_BYTES)
+
+
+@dataclass(frozen=True)
+class _Fresh:
+    """Labelled rows that the source has got since the champion's snapshot; nothing is answered yet."""
+
+    times: NDArray[np.float64]
+    keys: splitting.Units
+    units: splitting.Units
+    table: Any
+    """Arrow table with the snapshot's columns; None without rows."""
+    ripe_until: float = np.inf
+    says: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+def _fresh(workspace: Workspace, model: ModelFile, champion: Champion, at: datetime) -> _Fresh:
+    contract = contracts.Contract.of(model, at)
+    nothing = np.zeros((0, splitting.UNIT_BYTES), np.uint8)
+    snapshot = workspace.load(Snapshot, champion.predictor.made.snapshot)
+    known = workspace.store.fetch(snapshot.data)
+    with workspace.tables.session() as session:
+        try:
+            source = session.source(model.source)
+        except (SourceMissing, SourceUnreadable, SourceUnavailable) as problem:
+            return _Fresh(np.zeros(0), nothing, nothing, None, says=(f"The source was not read: {problem.what}.",))
+        if lost := contract.missing(source.columns):
+            said = f"The source was not read: it has no column {', '.join(lost)}."
+            return _Fresh(np.zeros(0), nothing, nothing, None, says=(said,))
+        rows = contracts.flagged(source, contract, session.stage)
+        good = contracts.accepted(rows, contract)
+        old = session.parquet(known).select(contracts.KEY)
+        table = _without_doubles(session.arrow(good.anti_join(old, contracts.KEY)))
+        waiting = _unlabelled(session, rows) if contracts.TIME in contract.columns else np.zeros(0)
+    keys = splitting.units_of(table[contracts.DIGEST].combine_chunks())
+    times = _seconds(table[contracts.TIME]) if contracts.TIME in contract.columns else np.full(table.num_rows, np.nan)
+    units = splitting.units_of_groups(table[contracts.GROUP]) if model.split.group else keys
+    return _Fresh(times, keys, units, table, _ripe_until(times, waiting))
+
+
+def _without_doubles(table: Any) -> Any:
+    """One of the rows that are the same; none of those whose key stands on different rows."""
+    import pyarrow as pa
+
+    frame = table.select([name for name in table.column_names if name != contracts.DIGEST]).to_pandas()
+    if not frame[contracts.KEY].duplicated().any():
+        return table
+    different = ~frame.duplicated()
+    unsure = frame.loc[different, contracts.KEY].duplicated(keep=False).reindex(frame.index, fill_value=False)
+    return table.filter(pa.array(different & ~unsure))
+
+
+def _unlabelled(session: Session, rows: Any) -> NDArray[np.float64]:
+    """Times of rows that wait for nothing but their label."""
+    lacking = rows.filter(rows[contracts.LABEL].isnull(), ~rows["!immature"], rows[contracts.TIME].notnull())  # noqa: PD003, PD004 - Ibis
+    return _seconds(session.arrow(lacking.select(contracts.TIME))[contracts.TIME])
+
+
+def _seconds(column: Any) -> NDArray[np.float64]:
+    """Seconds since 1970, NaN where there is no time."""
+    moments = column.to_pandas().to_numpy("datetime64[us]")
+    return np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 1e6)
+
+
+def _ripe_until(times: NDArray[np.float64], waiting: NDArray[np.float64]) -> float:
+    dated = times[~np.isnan(times)]
+    if not len(dated) or not len(waiting):
+        return np.inf
+    waiting = waiting[waiting >= dated.min()]
+    labelled = np.arange(len(dated) + len(waiting)) < len(dated)
+    return performance.ripe_until(np.concatenate([dated, waiting]), labelled)
+
+
+def _read_until(
+    model: ModelFile,
+    of_source: NDArray[np.float64],
+    of_log: NDArray[np.float64],
+    before: Mapping[str, float],
+    until: float,
+    read: float,
+) -> dict[str, float]:
+    """Up to where rows were taken. By time the newest ones are sealed now and are taken when newer ones are here."""
+    found = dict(before)
+    dated = of_source[~np.isnan(of_source)]
+    if len(dated):
+        found["source"] = max(float(dated.max()), before.get("source", -np.inf))
+    if model.split.by == "time":
+        until = float(np.nextafter(of_log.max(), np.inf)) if len(of_log) else read
+    return {**found, "served": max(until, read)}
+
+
+def _sealed(workspace: Workspace, model: ModelFile, fresh: _Fresh, served: Judged, opened: Sequence[Roles]) -> Mask:
+    """Of the fresh rows, then of the served ones: those that are test rows, or would be in a snapshot taken now.
+
+    By time the newest share of the rows is sealed. Rows that come later are newer, so that no row that was read becomes a
+    test row afterwards.
+    """
+    times = np.concatenate([fresh.times, served.times])
+    moments = (times * 1e6).astype("datetime64[us]") if model.split.by == "time" else None
+    marked = Marked(np.concatenate([fresh.units, served.units]), moments, None)
+    roles, _ = given_roles(workspace, model, marked, opened)
+    never = ~np.concatenate([fresh.units, served.units]).any(axis=1)
+    return np.asarray((roles == splitting.CODES["test"]) & (~never if moments is None else True))
+
+
+def _untrained(workspace: Workspace, champion: Champion, fresh: _Fresh, opened: Sequence[Roles]) -> Mask:
+    """Rows that came after the last training that opened sealed rows; it may have been another one than the champion's."""
+    last = opened[-1].snapshot if opened else champion.predictor.made.snapshot
+    if last == champion.predictor.made.snapshot or not len(fresh):
+        return np.ones(len(fresh), dtype=bool)
+    file = workspace.store.fetch(workspace.load(Snapshot, last).data)
+    known = splitting.units_in(workspace.tables.stored(file, [contracts.DIGEST])[contracts.DIGEST])
+    return ~np.isin(splitting.numbers_of(fresh.keys), splitting.numbers_of(known))
+
+
+def _learned(workspace: Workspace, model: ModelFile, champion: Champion, rows: Judged) -> Mask:
+    """Rows whose key the champion was trained on; a group may come again, with new rows."""
+    if model.split.by == "group" or not len(rows):
+        return np.zeros(len(rows), dtype=bool)
+    return np.isin(splitting.numbers_of(rows.keys), trained_on(workspace, champion.predictor.made.trained_units))
+
+
+def trained_on(workspace: Workspace, units: File) -> NDArray[np.uint64]:
+    """The first halves of the units that a version learned from."""
+    column = workspace.tables.stored(workspace.store.fetch(units))["unit"].to_pylist()
+    return splitting.numbers_of(np.frombuffer(b"".join(column), np.uint8).reshape(-1, splitting.UNIT_BYTES))
+
+
+def _answered(champion: Champion, model: ModelFile, fresh: _Fresh, kept: Mask) -> Judged:
+    """These fresh rows, answered by the champion now."""
+    import pyarrow as pa
+
+    shape = (0, len(model.classes)) if model.classes else (0,)
+    frame, truth, answers = learning_frame(model, []), np.zeros(0, dtype=object), np.zeros(shape)
+    if kept.any():
+        table = fresh.table.filter(pa.array(kept))
+        frame = pd.DataFrame(
+            {name: learning_column(table[name], column.type) for name, column in model.columns.items()}
+        )
+        truth = learning_column(table[contracts.LABEL], "category" if model.classes else "number")
+        answers = champion.contestant.answers(frame, model.classes)
+    rows = int(kept.sum())
+    return Judged(
+        times=fresh.times[kept],
+        keys=fresh.keys[kept],
+        units=fresh.units[kept],
+        frame=frame,
+        truth=truth,
+        answers=answers,
+        served=np.zeros(rows, dtype=bool),
+        weights=np.ones(rows),
+    )
+
+
+def count_new_rows(workspace: Workspace, model: ModelFile, *, at: datetime) -> int | None:
+    """Labelled rows that no training has seen; None if there was none yet. No row is answered, no label looked at."""
+    version = workspace.registry.champion(model.name)
+    if version is None:
+        return None
+    champion = Champion.of(workspace, model, version.number)
+    fresh = _fresh(workspace, model, champion, at)
+    return int(_untrained(workspace, champion, fresh, opened_roles(workspace, model)).sum())
