@@ -131,11 +131,17 @@ def test_once_tells_the_whole_story_and_leaves_no_process(company):
     assert processes_of(company) == []
 
 
+def waits_for_an_answer(api: AirflowApi, run_id: str) -> bool:
+    """Airflow 3.3.2 loses an answer that comes between the question and the moment when its task begins to wait."""
+    states = {task["task_id"]: task["state"] for task in api.tasks("asked_risk.train", run_id)}
+    return states["ask"] in ("deferred", "awaiting_input")
+
+
 def answer_for_ana(api: AirflowApi, run_id: str) -> None:
     """Approve in Airflow, as its page does."""
     path = f"/dags/asked_risk.train/dagRuns/{run_id}/taskInstances/ask/-1/hitlDetails"
     end = time.monotonic() + WITHIN
-    while not (detail := api.get(path)):
+    while not ((detail := api.get(path)) and waits_for_an_answer(api, run_id)):
         assert time.monotonic() < end
         time.sleep(0.5)
     assert re.search(r"(promote|hold|reject): ", detail["body"])

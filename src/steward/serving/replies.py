@@ -70,7 +70,8 @@ def reply_to_many(
         actions = [PROCEED if control else action for action, control in zip(actions, controls, strict=True)]
         messages = ["" if control else message for message, control in zip(messages, controls, strict=True)]
     kept = map(Kept, predictions, confidences, probabilities, intervals, actions, unseen, flags)
-    keys = [key_of(lineup.contract, record) for record in records]
+    named = frozenset(lineup.contract.source.keys)
+    keys = [None if named.isdisjoint(record) else key_of(lineup.contract, record) for record in records]
     rows = map(
         Logged, ids, repeat(lineup.model.name), repeat(at), repeat(version), keys, _lines(answered.admitted.rows()),
         _lines(kept), map(_text, predictions), confidences, actions, controls, repeat(fallback),
