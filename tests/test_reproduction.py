@@ -205,6 +205,7 @@ def test_wrong_onnx_is_found_and_not_served(
 ) -> None:
     """sklearn-onnx takes gradient boosting with native categories without complaint, and its answers are wrong."""
     monkeypatch.setattr(compilation, "compile_estimator", lambda _: (_ for _ in ()).throw(TypeError("not mine")))
+    monkeypatch.setattr(compilation, "is_boosted", lambda _: False)
     monkeypatch.setattr(estimators, "BOOSTINGS", 1)
     workspace = new_workspace(tmp_path / "home")
     made = workspace.load(Challenger, refitted(workspace, model(tmp_path, "gradient_boosting")))
