@@ -79,8 +79,8 @@ TILTED = {points: np.array([0.35 + points, *(SHARES[1:] * (0.65 - points) / 0.65
 )
 def test_what_moved_is_found_in_time(name, changed, within):
     """Medians of few repetitions; benchmarks/drift_rates.py takes 200 and wants the last two by the tenth window."""
-    assert np.median([delay(seed, 500, name, changed) for seed in range(7)]) <= within
-    assert np.median([delay(seed, 10_000, name, changed) for seed in range(3)]) == 1
+    assert np.median([delay(seed, 500, name, changed) for seed in range(5)]) <= within
+    assert np.median([delay(seed, 10_000, name, changed) for seed in range(1)]) == 1
 
 
 @pytest.mark.parametrize(("rows", "wobble"), [(500, 0.0), (500, 0.1), (5_000, 0.1)])

@@ -34,6 +34,7 @@ REFUSALS = {
 }
 VISIBLE = r"[^\s\u0000\u001c-\u001f\u0085]"
 """A character that is neither a blank, as Python sees it, nor NUL."""
+BLANK = r"^[\s\u001c-\u001f\u0085]*$"
 
 
 class Problem(BaseModel):
@@ -229,7 +230,10 @@ def _nullable(schema: Schema, column: Column, missing: tuple[str, ...]) -> Schem
     if not column.nullable:
         return schema
     none = [None, *missing]
-    return {"enum": [*schema["enum"], *none]} if "enum" in schema else {"anyOf": [schema, {"enum": none}]}
+    if "enum" in schema:
+        return {"enum": [*schema["enum"], *none]}
+    blank = [{"type": "string", "pattern": BLANK}] if "" in missing else []
+    return {"anyOf": [schema, {"enum": none}, *blank]}
 
 
 def _answer_model(model: ModelFile) -> type[BaseModel]:
