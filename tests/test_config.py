@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steward.config import ModelFile, Settings, format_duration, parse_duration, schema_text
+from steward.config import ModelFile, Settings, format_duration, parse_duration
 from steward.errors import ModelFileError, SettingsError, StewardError, UnknownModel
 
 TEXT = (Path(__file__).parent.parent / "models" / "deployment_risk.yaml").read_text()
@@ -126,7 +126,7 @@ def test_a_run_may_ask_for_less():
 
 
 def test_the_schema_knows_every_field_and_refuses_unknown_ones():
-    schema = json.loads(schema_text())
+    schema = json.loads(json.dumps(ModelFile.json_schema()))
     assert set(schema["properties"]) == set(ModelFile.model_fields)
     assert schema["additionalProperties"] is False
     undocumented = [

@@ -1,6 +1,5 @@
 """What an operator can set: `ModelFile` says what to look after, `Settings` says where things live."""
 
-import json
 import math
 import os
 import re
@@ -730,8 +729,3 @@ def _positive(env: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdigit() or int(text) < 1:
         raise SettingsError(f"{name} must be a whole number", got=text, allowed="1 and above")
     return int(text)
-
-
-def schema_text() -> str:
-    """What `steward schema` prints."""
-    return json.dumps(ModelFile.json_schema(), indent=2)

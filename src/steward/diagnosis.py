@@ -18,7 +18,7 @@ from steward.io.workspace import Workspace
 
 GIBIBYTE = 1 << 30
 FREE_ENOUGH = GIBIBYTE
-INSTALL = "Install what requirements.txt pins: `make setup`, or `pip install -r requirements.txt`"
+INSTALL = "Install what requirements.txt pins: `make check` does, or `pip install -r requirements.txt`"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ What is imported here is imported by the service: NumPy and ONNX Runtime. scikit
 whose engine needs them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from steward.config import ModelFile
 from steward.core.leaf_tables import LeafTables
 from steward.core.preparation import Encoding, Plan
-from steward.errors import ArtifactDamaged
-from steward.records import Challenger, File
+from steward.errors import ArtifactDamaged, VersionUnknown
+from steward.records import Challenger, File, Promotion, Verdict
 
 if TYPE_CHECKING:
     from steward.io.artifacts import Artifacts, OnnxModel
+    from steward.io.ledger import Entry
     from steward.io.workspace import Workspace
 
 Answers = NDArray[np.float64]
@@ -89,6 +90,33 @@ class Predictor:
     def unseen(self, columns: Columns) -> dict[str, list[bool]]:
         """Per category column, which values training did not know; a missing value is not one of them."""
         return self._encoding.unseen_values(columns)
+
+
+def registration(entries: "Iterable[Entry]", name: str, version: int) -> "Entry":
+    """The newest entry that the pipeline made about a version of a model; one made by hand has an `act`.
+
+    Parameters
+    ----------
+    entries : the model's `promotion` entries, in any order.
+
+    Raises
+    ------
+    VersionUnknown : there is none.
+    """
+    ordered = sorted(entries, key=lambda entry: entry.sequence)
+    made: dict[int, Entry] = {entry.body["version"]: entry for entry in ordered if "act" not in entry.body}
+    if version not in made:
+        known = ", ".join(map(str, sorted(made))) or "none yet"
+        raise VersionUnknown(
+            f"{name} has no such version", got=version, allowed=known, do=f"`steward history {name}` lists them"
+        )
+    return made[version]
+
+
+def trained_as(workspace: "Workspace", registered: "Entry") -> Challenger:
+    """What a version was trained as, by the pipeline's entry about it."""
+    verdict = workspace.load(Verdict, Promotion.model_validate(registered.body).verdict)
+    return workspace.load(Challenger, verdict.challenger)
 
 
 def tables_engine(plan: Plan, tables: LeafTables) -> Engine:

@@ -5,11 +5,10 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
-from steward import steps
+from steward import inference, steps
 from steward.config import ModelFile
 from steward.errors import ArtifactDamaged, LedgerConflict, NoChampion, StewardError, VersionUnknown
 from steward.io.ledger import Entry
-from steward.io.registry import Version
 from steward.io.workspace import Workspace
 from steward.prediction import Model
 from steward.records import Accuracy, Challenger, Decision, Drift, Promotion, Record, Reference
@@ -321,8 +320,9 @@ def rollback(
 def _enthrone(
     workspace: Workspace, model: ModelFile, number: int, *, act: str, why: str, by: str, at: datetime
 ) -> dict[str, Any]:
-    registered = _registration(workspace, model, number)
-    load_version(workspace, workspace.registry.version(model.name, number))
+    registered, made = _registration(workspace, model, number), _trained_as(workspace, model, number)
+    workspace.artifacts.load_skops(made.skops)
+    inference.Predictor.load(workspace, made)
     entry = steps.enthrone(workspace, registered, act=act, why=why, by=by, at=at)
     body = entry.body
     shown = {name: body[name] for name in ("model", "act", "version", "champion", "previous", "by")}
@@ -352,24 +352,11 @@ def _registration(workspace: Workspace, model: ModelFile, version: int) -> Promo
 
 
 def _entry_of(workspace: Workspace, model: ModelFile, version: int) -> Entry:
-    """The entry that the pipeline made about a version; one made by hand has an `act`."""
-    entries = workspace.ledger.entries(model.name, "promotion")
-    made = {entry.body["version"]: entry for entry in entries if "act" not in entry.body}
-    if version not in made:
-        known = ", ".join(map(str, made)) or "none yet"
-        raise VersionUnknown(
-            f"{model.name} has no such version",
-            got=version,
-            allowed=known,
-            do=f"`steward history {model.name}` lists them",
-        )
-    return made[version]
+    return inference.registration(workspace.ledger.entries(model.name, Promotion.kind), model.name, version)
 
 
-def load_version(workspace: Workspace, version: Version) -> tuple[Challenger, Any]:
-    """What a version was trained as, and its fitted pipeline; raises ArtifactDamaged or ArtifactUntrusted."""
-    challenger = workspace.load(Challenger, version.challenger)
-    return challenger, workspace.artifacts.load_skops(challenger.skops)
+def _trained_as(workspace: Workspace, model: ModelFile, version: int) -> Challenger:
+    return workspace.load(Challenger, workspace.registry.version(model.name, version).challenger)
 
 
 def predict(workspace: Workspace, model: ModelFile, record: Mapping[str, Any]) -> dict[str, Any]:

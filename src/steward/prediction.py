@@ -9,10 +9,10 @@ from steward.config import ModelFile, Settings
 from steward.core.actions import Policy
 from steward.core.answers import Answering, Answers, Coded
 from steward.core.requests import Admitted, Reader, columns_of
-from steward.errors import NoChampion, RecordInvalid, VersionUnknown
-from steward.inference import Predictor
+from steward.errors import NoChampion, RecordInvalid
+from steward.inference import Predictor, registration, trained_as
 from steward.io.workspace import Workspace
-from steward.records import Challenger, Promotion, Verdict
+from steward.records import Challenger, Promotion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,9 +140,4 @@ def trained(workspace: Workspace, name: str, version: int | None) -> tuple[int, 
         version = entries[0].body["champion"] if entries else None
     if version is None:
         raise NoChampion(f"{name} has no champion yet", do=f"`steward train {name}` trains and verifies one")
-    by_pipeline = {entry.body["version"]: entry.body for entry in entries if "act" not in entry.body}
-    if version not in by_pipeline:
-        known = ", ".join(map(str, sorted(by_pipeline))) or "none yet"
-        raise VersionUnknown(f"{name} has no such version", got=version, allowed=known, do="Name one of these")
-    verdict = workspace.load(Verdict, Promotion.model_validate(by_pipeline[version]).verdict)
-    return version, workspace.load(Challenger, verdict.challenger)
+    return version, trained_as(workspace, registration(entries, name, version))

@@ -70,7 +70,9 @@ class Workspace:
         """Digest of the code that decides: another version of it makes other records."""
         folder = Path(__file__).parents[1]
         digest = hashlib.sha256()
-        for path in sorted([*folder.glob("core/*.py"), *folder.glob("steps/*.py"), folder / "expressions.py"]):
+        for path in sorted(
+            [*folder.glob("core/*.py"), *folder.glob("steps/*.py"), folder / "expressions.py", folder / "inference.py"]
+        ):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()
 

@@ -16,11 +16,11 @@ from steward.config import ModelFile, Settings
 from steward.core.actions import Policy
 from steward.core.answers import Answering
 from steward.core.requests import Reader
-from steward.errors import StewardError, VersionUnknown
-from steward.inference import Predictor
+from steward.errors import StewardError
+from steward.inference import Predictor, registration, trained_as
 from steward.io.ledger import Entry, Ledger
 from steward.io.workspace import Workspace
-from steward.records import Challenger, Promotion, Verdict
+from steward.records import Challenger, Promotion
 from steward.serving.lineup import Contender, Engine, Fallback, Lineup
 
 INTERVAL = 1.0
@@ -204,12 +204,7 @@ class Versions:
 
     def _made(self, name: str, number: int) -> Challenger:
         """What a version was trained as; the pipeline's own entry about it leads there."""
-        for entry in self._ledger.entries(name, Promotion.kind, newest_first=True):
-            if entry.body["version"] == number and "act" not in entry.body:
-                promotion = Promotion.model_validate(entry.body)
-                verdict = self._workspace.load(Verdict, promotion.verdict)
-                return self._workspace.load(Challenger, verdict.challenger)
-        raise VersionUnknown(f"{name} has no such version", got=number)
+        return trained_as(self._workspace, registration(self._ledger.entries(name, Promotion.kind), name, number))
 
     def _forget_old(self, name: str, used: set[int]) -> None:
         """The engines of a model that were used longest ago; a request that still has one can finish."""

@@ -67,7 +67,7 @@ def _logged_candidate(
 ) -> Candidate:
     roles = workspace.load(Roles, reference)
     candidate = Candidate(name=name, model=model.name, roles=reference, metric=model.metric)
-    candidate = _searched_or_failed(workspace, model, roles, candidate, known, on_trial)
+    candidate = _or_failed(candidate, lambda: _searched(workspace, model, roles, candidate, known, on_trial))
     drawn = _candidate_plots(workspace, model, roles, candidate)
     facts = training_facts(workspace, roles)
     run_id = workspace.registry.log_candidate(model.name, reference, candidate, drawn, facts)
@@ -85,16 +85,9 @@ def _candidate_plots(workspace: Workspace, model: ModelFile, roles: Roles, candi
     )
 
 
-def _searched_or_failed(
-    workspace: Workspace,
-    model: ModelFile,
-    roles: Roles,
-    candidate: Candidate,
-    known: dict[str, Any] | None,
-    on_trial: Callable[[Trial], None] | None,
-) -> Candidate:
+def _or_failed(candidate: Candidate, search: Callable[[], Candidate]) -> Candidate:
     try:
-        return _searched(workspace, model, roles, candidate, known, on_trial)
+        return search()
     except CandidateFailed as problem:
         return candidate.model_copy(update={"error": str(problem)})
     except StewardError:
@@ -150,7 +143,7 @@ def _searched(
                 "trials": found.trials,
                 "search_seconds": found.search_seconds,
                 "fit_seconds": fit_seconds,
-                "latency_us": latency_us(workspace, pipeline, frame.iloc[[0]], None),
+                "latency_us": latency_us(pipeline, frame.iloc[[0]]),
                 "bytes": size_bytes(workspace, model, candidate.name, pipeline),
                 "interpretability": estimators.interpretability(model, candidate.name),
             }

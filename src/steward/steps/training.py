@@ -5,7 +5,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from steward.config import ModelFile
@@ -48,19 +47,15 @@ def size_bytes(workspace: Workspace, model: ModelFile, candidate: str, pipeline:
         return (folder / "candidate.skops").stat().st_size
 
 
-def latency_us(workspace: Workspace, pipeline: Any, row: pd.DataFrame, onnx: File | None) -> float:
-    """Microseconds of one prediction by the engine that serves it: the fastest of some calls, as `timeit` advises.
+def latency_us(pipeline: Any, row: pd.DataFrame) -> float:
+    """Microseconds of one prediction through a pipeline: the fastest of some calls, as `timeit` advises.
 
     On a busy machine a median would measure the neighbours. One thread, because OpenMP loses time on one row.
     """
-    engine = workspace.artifacts.onnx_session(onnx) if onnx else None
     seconds: list[float] = []
     with estimators.steady(1):
         while len(seconds) < FEWEST_CALLS or (len(seconds) < MOST_CALLS and sum(seconds) < ENOUGH_SECONDS):
             started = perf_counter()
-            if engine:
-                engine.answer(np.asarray(pipeline[:-1].transform(row)))
-            else:
-                pipeline.predict(row)
+            pipeline.predict(row)
             seconds.append(perf_counter() - started)
     return min(seconds) * 1e6
