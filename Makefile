@@ -6,9 +6,10 @@ READY := .venv/.ready
 UV ?= $(BIN)/uv
 ONCE ?=
 FRESH ?=
+DEBIAN := chromium chromium-driver postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock clean
+.PHONY: help demo test debian check lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -16,8 +17,18 @@ help:  ## show this list
 demo: $(READY)  ## the running example in Airflow and MLflow, until Ctrl-C (ONCE=1 ends by itself, FRESH=1 begins anew)
 	@exec $(BIN)/steward demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(filter-out 0,$(FRESH)),--fresh)
 
-test: $(READY)  ## the whole test suite
-	@$(BIN)/python -m pytest
+test: $(READY) debian  ## the whole test suite, in as many processes as there are cores
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
+# Of Debian: a browser for Airflow's pages, a second database for the ledger. Elsewhere the tests that need them are skipped.
+debian:
+	@missing=""; for name in $(DEBIAN); do dpkg -s $$name >/dev/null 2>&1 || missing="$$missing $$name"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	   echo "Installing Debian packages that some tests need:$$missing"; \
+	   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } \
+	   >/dev/null 2>&1 && exit 0; fi; \
+	echo "Not installed:$$missing. The tests that need them are skipped; as root: apt-get install$$missing"
 
 check: $(READY)  ## format, lint, types and layers, in seconds
 	@$(BIN)/ruff format --check --quiet .

@@ -35,6 +35,16 @@ verify: {detect: 0.3}
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes share the suite file by file, because what a file prepares is prepared once; Airflow's tests, which
+    take longest, begin first.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("airflow",))  # type: ignore[union-attr]
+
+
 def workspace_in(home: Path) -> Workspace:
     return Workspace(Settings.from_environment({"STEWARD_HOME": str(home), "STEWARD_JOBS": "1"}))
 

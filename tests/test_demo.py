@@ -91,6 +91,7 @@ def wait_for_silence(folder: Path, seconds: float = 40) -> list[str]:
     return left
 
 
+@pytest.mark.xdist_group("airflow")
 @pytest.mark.slow
 @pytest.mark.timeout(2 * WITHIN)
 def test_once_tells_the_whole_story_and_leaves_no_process(company):
@@ -149,6 +150,7 @@ def answer_for_ana(api: AirflowApi, run_id: str) -> None:
     api.send("PATCH", path, {"chosen_options": ["Approve"], "params_input": {"why": "the card looks right"}})
 
 
+@pytest.mark.xdist_group("airflow")
 @pytest.mark.slow
 @pytest.mark.timeout(3 * WITHIN)
 def test_a_person_approves_and_a_signal_in_a_training_leaves_nothing(company):

@@ -170,8 +170,6 @@ class PlanOperator(BaseOperator):  # type: ignore[misc]
         with _explained(context):
             if asked.trigger == "schedule" and (why := operations.too_early(workspace, model, at=at)):
                 raise AirflowSkipException(why)
-            if asked.trigger == "schedule" and (why := operations.too_early(workspace, model, at=at)):
-                raise AirflowSkipException(why)
             if asked.cause and (other := operations.started_for(workspace, model, asked.cause, but=run_id)):
                 raise AirflowSkipException(f"a training was started for this already: {other}")
             operations.trigger(
