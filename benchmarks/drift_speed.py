@@ -70,14 +70,14 @@ def steward(reference: Path) -> Callable[[Path], int]:
 
     session = Session(1, scratch)
     bins, windows = baseline.profiled(session, session.parquet(reference), kinds)
-    known = profiles.Baseline(bins, tuple(windows), profiles.Profile(0, {}))
+    known = profiles.Baseline(bins, tuple(windows.values()))
     session.close()
 
     def run(window: Path) -> int:
         session = Session(1, scratch)
         found = observation.profile_of(session, session.parquet(window), known, list(bins)).windows[0]
         session.close()
-        recent = {name: known.series_of(name, [column]) for name, column in found.columns.items()}
+        recent = {name: known.series_of(name, [found]) for name in bins}
         return len(drift.Detector(known.series).examine(recent, level=1e-4).findings)
 
     return run

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steward.core import metrics, verification
+from steward.records import Skill
 
 CLASSES = ("Low", "Medium", "High")
 SHARES = (0.6, 0.3, 0.1)
@@ -104,12 +105,45 @@ def accuracy_table(comparisons: int) -> None:
             print(f"{n:6,} {discordant:12.2f} {found[0]:8.2%} {found[1]:16.1%}")
 
 
+def skill(draw: Draw, seed: int) -> Skill:
+    """How much better the challenger's squared errors are, as `verification.skill_of` counts it."""
+    n = len(draw[0])
+    found = metrics.paired("brier", *draw, CLASSES, confidence=0.95, seed=seed)
+    return Skill(value=found.value, error=max((found.high - found.low) / (2 * 1.96), 1 / n), rows=n)
+
+
+def sequence_table(comparisons: int) -> None:
+    """The last of ten openings of a model, judged with those before it."""
+    print(f"\nthe last of ten openings, {comparisons:,} times each: share promoted, alone and with those before it")
+    print(f"{'nine before':>16} {'the last':>12} {'accuracy':>9} {'rows':>6} {'alone':>8} {'together':>9}")
+    effects = {"equal": 0.0, "a little better": 0.08, "better": BETTER_SKILL, "worse": -BETTER_SKILL}
+    for before, last in (
+        ("equal", "equal"), ("a little better", "equal"), ("better", "equal"), ("better", "worse"),
+        ("a little better", "a little better"),
+    ):  # fmt: skip
+        for n in (150, 400, 1_500):
+            alone = helped = 0
+            gains = []
+            for seed in range(comparisons):
+                generator = np.random.default_rng((seed, n, 7))
+                *earlier, newest = [classified(generator, n, effects[before if k < 9 else last]) for k in range(10)]
+                skills = [skill(draw, seed) for draw in (*earlier, newest)]
+                difference = metrics.paired("accuracy", *newest, CLASSES, confidence=0.95, seed=seed)
+                both = verification.together(skills, 0.95)
+                gains.append(difference.value)
+                alone += verification.champion("accuracy", difference, 0.0, 1).outcome == "pass"
+                helped += verification.champion("accuracy", difference, 0.0, 1, both).outcome == "pass"
+            shown = f"{alone / comparisons:8.1%} {helped / comparisons:9.1%}"
+            print(f"{before:>16} {last:>12.12} {np.mean(gains):+9.3f} {n:6,} {shown}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=1_000)
     parser.add_argument("--percentile", action="store_true", help="beside the percentile bootstrap (slow)")
     options = parser.parse_args()
     accuracy_table(options.comparisons)
+    sequence_table(max(options.comparisons // 4, 1))
     print(f"\nall metrics, {options.comparisons:,} simulated comparisons each")
     print(
         f"{'metric':18} {'rows':>6} {'equal':>8} {'better':>8}" + (f" {'percentile':>12}" if options.percentile else "")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -31,6 +31,8 @@ FAMILIES = ("logistic_regression", "decision_tree", "random_forest", "gradient_b
 REGRESSION_FAMILIES = ("linear_regression", *FAMILIES[1:])
 CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "log_loss", "brier")
 REGRESSION_METRICS = ("rmse", "mae", "r2")
+ERRORS = frozenset({"log_loss", "brier", "rmse", "mae"})
+"""Metrics of which less is better."""
 Trigger = Literal["data_drift", "concept_drift", "accuracy", "new_feature", "event"]
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d|w)$")
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -87,6 +89,27 @@ def _is_number(value: str | float) -> bool:
         return False
 
 
+def _past(value: object) -> object:
+    """`all`, a duration as text, or a number of rows."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError("a history is `all`, a duration such as 90d, or a number of rows")
+    if value == "all":
+        return value
+    if (value if isinstance(value, int) else _length(value)) <= 0:
+        raise ValueError("a history must hold something")
+    return value
+
+
+def _half_life(value: object) -> object:
+    if value != "none" and (not isinstance(value, str) or _length(value) <= 0):
+        raise ValueError("a recency is `none`, or the duration after which a row counts half, such as 90d")
+    return value
+
+
+def _length(duration: str) -> float:
+    return float(parse_duration(duration).total_seconds())  # type: ignore[attr-defined]
+
+
 def _without_password(place: str) -> str:
     if re.search(r"://[^/@:$]*:[^/@$]+@", place):
         raise ValueError("a password does not belong in a model file; write ${NAME} and set it in the environment")
@@ -104,6 +127,8 @@ Duration = Annotated[
     PlainSerializer(format_duration, return_type=str, when_used="json"),
 ]
 Schedule = Annotated[str, BeforeValidator(_schedule)]
+History = Annotated[str | int, BeforeValidator(_past)]
+HalfLife = Annotated[str, BeforeValidator(_half_life)]
 ClassName = Annotated[str, BeforeValidator(_class_name, json_schema_input_type=str | int | float | bool)]
 SafeExpression = Annotated[str, BeforeValidator(_safe_expression, json_schema_input_type=str)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -260,6 +285,28 @@ class OwnEstimator(Section):
         return self
 
 
+class Train(Section):
+    """How much of the past candidates learn from. Of several choices each candidate finds its own, on the newest rows."""
+
+    history: Annotated[tuple[History, ...], Field(min_length=1)] = ("all",)
+    """The pasts to choose from: `all`, the last so long, such as `90d`, or the newest so many rows; needs `source.time`."""
+    recency: Annotated[tuple[HalfLife, ...], Field(min_length=1)] = ("none",)
+    """The half-lives to choose from: after `90d` a row counts half, with `none` all count alike. Estimators that take no
+    sample weights have no such choice; needs `source.time`."""
+
+    @property
+    def looks_at_times(self) -> bool:
+        """Does it matter how old a row is?"""
+        return self.history != ("all",) or self.recency != ("none",)
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        for name, choices in {"history": self.history, "recency": self.recency}.items():
+            if len(set(choices)) != len(choices):
+                raise ValueError(f"{name} holds a choice twice")
+        return self
+
+
 class Search(Section):
     trials: Annotated[int, Field(ge=1, le=10_000)] = 20
     """Settings tried per candidate."""
@@ -372,6 +419,14 @@ def _times_a_year(schedule: str) -> float:
     return float(LOOKS * timedelta(days=365.25) / (last - start))
 
 
+@lru_cache(maxsize=1_024)
+def _following(schedule: str | None, after: datetime) -> datetime | None:
+    from croniter import croniter
+
+    found: datetime | None = croniter(schedule, after).get_next(datetime) if schedule else None
+    return found
+
+
 class Monitor(Section):
     schedule: Schedule | None = "@daily"
     """When the champion is looked at."""
@@ -395,23 +450,44 @@ class Monitor(Section):
 
     def next_look(self, after: datetime) -> datetime | None:
         """None without a schedule."""
-        from croniter import croniter
-
-        found: datetime | None = croniter(self.schedule, after).get_next(datetime) if self.schedule else None
-        return found
+        return _following(self.schedule, after)
 
 
 class Retrain(Section):
     schedule: Schedule | None = None
     """When to train whatever happens."""
-    new_rows: Annotated[int, Field(ge=1)] | None = None
-    """Labelled rows that are a reason to train."""
+    new_rows: int | float | None = 0.05
+    """Labelled rows that are a reason to train: so many, or so large a share of those that the last training had."""
     on: tuple[Trigger, ...] = ("data_drift", "concept_drift", "accuracy", "new_feature", "event")
     """Triggers that may start a training."""
     cooldown: Duration = timedelta(hours=24)
     """The shortest time between two trainings that triggers asked for."""
     max_per_week: Annotated[int, Field(ge=0)] = 3
     """The most trainings a week that triggers may ask for."""
+
+    @field_validator("new_rows", mode="before")
+    @classmethod
+    def _rows_or_share(cls, given: Any) -> Any:
+        if given is None or (type(given) is int and given >= 1) or (type(given) is float and 0 < given < 1):
+            return given
+        raise ValueError("must be a number of rows from 1 on, a share above 0 and below 1, or null")
+
+    @property
+    def continuous(self) -> int | None:
+        """Labelled rows that a scheduled training waits for; None where they are not counted in rows."""
+        return self.new_rows if isinstance(self.new_rows, int) else None
+
+    def enough_rows(self, learned: int) -> int | None:
+        """Labelled rows since a training that had so many which are a reason for the next one.
+
+        >>> [Retrain(new_rows=rows).enough_rows(3_010) for rows in (0.05, 400, None)]
+        [151, 400, None]
+        """
+        return math.ceil(self.new_rows * learned) if isinstance(self.new_rows, float) else self.new_rows
+
+    def next_training(self, after: datetime) -> datetime | None:
+        """By the schedule; None without one."""
+        return _following(self.schedule, after)
 
 
 class ModelFile(Section):
@@ -437,6 +513,8 @@ class ModelFile(Section):
     """How rows get their roles."""
     candidates: Annotated[tuple[str | OwnEstimator, ...], Field(min_length=1)] | None = None
     """What competes: families by name, `ensemble`, or your own estimators. All five families unless said otherwise."""
+    train: Train = Train()
+    """How much of the past candidates learn from."""
     search: Search = Search()
     """How each candidate is tuned."""
     select: Select = Select()
@@ -524,6 +602,8 @@ class ModelFile(Section):
             raise ValueError("label.mature_after needs source.time")
         if self.source.outcomes and self.split.group and self.split.group not in {*self.columns, *self.source.keys}:
             raise ValueError("source.outcomes needs split.group to be a column, so that a prediction knows its group")
+        if self.train.looks_at_times and self.source.time is None:
+            raise ValueError("train.history needs source.time, as train.recency does")
         if self.split.by == "time" and self.source.time is None:
             raise ValueError("split.by: time needs source.time")
         for name, feature in self.features.items():
@@ -712,14 +792,19 @@ class Settings:
         """The model file of this name; raises UnknownModel or ModelFileError."""
         for path in self.model_paths():
             if path.stem == name:
-                model = ModelFile.load(path)
-                if model.name != name:
-                    raise ModelFileError(f"{path}: name must be that of the file", got=model.name, allowed=name)
-                return model
+                return self.model_at(path)
         known = ", ".join(path.stem for path in self.model_paths()) or "none yet"
         raise UnknownModel(
             f"no model file of this name in {self.models}", got=name, allowed=known, do="`steward init` writes one"
         )
+
+    @staticmethod
+    def model_at(path: Path) -> ModelFile:
+        """What one of `model_paths` says; raises ModelFileError."""
+        model = ModelFile.load(path)
+        if model.name != path.stem:
+            raise ModelFileError(f"{path}: name must be that of the file", got=model.name, allowed=path.stem)
+        return model
 
 
 def _positive(env: Mapping[str, str], name: str, default: int) -> int:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from steward.config import ModelFile
+from steward.core.retraining import FOR_A_PERSON
 from steward.errors import ContractRefused, StewardError
 from steward.io.notifications import Notice, tell
 from steward.io.workspace import Workspace
@@ -96,13 +97,14 @@ def _of_shadow(model: str, record: Mapping[str, Any], shadow: Mapping[str, Any])
 
 
 def _of_decision(model: str, decision: Mapping[str, Any]) -> Iterator[Notice]:
-    """The circuit breaker: training alone does not help any more."""
+    """Training alone does not help any more, or was in vain too often."""
     if not decision["ask_a_person"]:
         return
     for refusal in decision["refusals"]:
-        if refusal["rule"] == "circuit breaker":
-            cause = f"circuit breaker {refusal['cause']}"
-            yield Notice(cause, f"{model}: somebody has to look", refusal["why"], "failure")
+        if refusal["rule"] in FOR_A_PERSON:
+            yield Notice(
+                f"{refusal['rule']} {refusal['cause']}", f"{model}: somebody has to look", refusal["why"], "failure"
+            )
             return
 
 

@@ -296,6 +296,30 @@ class Slice(Value):
     finding: str
 
 
+class Skill(Value):
+    """How much a challenger is better than the champion by its squared errors, which tell two models apart on fewer rows than
+    right and wrong do; positive is better. Classification: squared distance of the probabilities from the truth (Brier);
+    regression: the share of the champion's root mean squared error that is saved.
+    """
+
+    value: float
+    error: float
+    """Standard error of `value`."""
+    rows: int
+
+
+class Together(Value):
+    """What all openings of a model say of its newest challenger, together."""
+
+    comparisons: int
+    """Openings in which a challenger met a champion, this one included."""
+    rows: int
+    difference: Estimate
+    """Of the newest challenger, as `Skill` measures it."""
+    sure: bool
+    """Whether they show that it is better: the whole interval is above zero, and its own opening points the same way."""
+
+
 class Test(Value):
     """The result of one opening."""
 
@@ -311,6 +335,10 @@ class Test(Value):
     """`version`, `value`, `low`, `high` of the champion on the same rows; None for a first version."""
     difference: Estimate
     """Challenger minus champion (minus constant for a first version), paired; positive is better."""
+    skill: Skill | None = None
+    """Against the champion; None for a first version."""
+    together: Together | None = None
+    """The same in the light of earlier openings; None where there was none."""
     discordance: float
     """Classification: share of rows on which exactly one of the two is right; the next run's planning uses it."""
     overlap: dict[str, int]
@@ -432,7 +460,8 @@ class ReferenceProfile(Record):
     accuracy: Estimate | None
     """Of a classification, on the rows that chose the winner."""
     calibration: dict[str, Any] | None
-    """How often the winner was right at each height of its confidence; `core.performance.Calibration`."""
+    """How often the winner was right at each height of its confidence, or how far off a regression's at each height of its
+    prediction; `core.performance.Calibration` or `ErrorCalibration`."""
 
 
 class Observation(Record):
@@ -502,6 +531,8 @@ class DriftFinding(Value):
     alarm: bool
     touched: float
     """Share of rows, at most, that it can touch."""
+    like: Literal["all", "weekday", "hour"] = "all"
+    """Whether it was held against the reference's rows of the same weekdays or hours, or against all."""
     says: str
 
 
@@ -530,7 +561,8 @@ class Drift(Record):
     """Columns in alarm, and since when; an alarm lasts until seven looks in a row are calm."""
     separation: Separation | None
     expected_loss: Estimate | None
-    """How much accuracy the change costs by the champion's own confidence: an estimate, which cannot see concept drift."""
+    """How much accuracy the change costs by the champion's own confidence, or which share of a regression's error by its
+    predictions: an estimate, which cannot see concept drift."""
     says: tuple[str, ...]
     triggers: tuple[dict[str, Any], ...]
 
@@ -546,6 +578,8 @@ class NewFeature(Value):
     """Share of the rows since then that have a value."""
     rows: int
     """Labelled rows that it was tried on; 0 if it could not be tried."""
+    filled_rows: int = 0
+    """Rows of the source that had a value when it was tried: it is tried again when there are a quarter more."""
     metric: str
     gain: Estimate | None
     """What it adds to the metric on validation rows; positive is better."""
@@ -585,6 +619,16 @@ class Shadow(Value):
     rolled_back: bool = False
 
 
+class Reliability(Value):
+    """Answers of about the same confidence, and how many of them were right."""
+
+    confidence: float
+    """On average."""
+    right: float
+    """Share."""
+    rows: int
+
+
 class Accuracy(Record):
     """How right the champion is, as far as it is known at a look."""
 
@@ -616,6 +660,12 @@ class Accuracy(Record):
     """Figures of the champion stand under `challenger`."""
     moved: tuple[str, ...] = ()
     """Slices that are surely worse than they were when the version was verified."""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Classification: rows of the window by true class and answered class."""
+    calibration: tuple[Reliability, ...] = ()
+    """Classification: rows of the window by confidence, rising."""
+    verified_calibration: tuple[Reliability, ...] = ()
+    """The same of the rows that the version was verified on."""
     ripe_after: float | None = None
     """Seconds after which most outcomes have come, as learned; None if it is not known."""
     watch: dict[str, Any]
@@ -658,5 +708,7 @@ class Decision(Record):
     ask_a_person: bool = False
     parts: dict[str, Reference] = {}
     """What it is based upon, by kind of record."""
+    figures: dict[str, Any] = {}
+    """What the look found, in small: `steps.figures`."""
     triggers: tuple[dict[str, Any], ...] = ()
     says: tuple[str, ...] = ()

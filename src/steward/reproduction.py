@@ -133,7 +133,7 @@ def _changed(what: str, recorded: Mapping[str, str], found: Mapping[str, str]) -
 def _trained_again(workspace: Workspace, challenger: Challenger) -> str:
     model = ModelFile.model_validate(challenger.model_file)
     rows = steps.learning_rows(workspace, model, challenger.roles, ("train", "validation"))
-    how = {"seed": challenger.seed, "threads": challenger.threads}
+    how: dict[str, Any] = {"times": rows.times, "seed": challenger.seed, "threads": challenger.threads}
     try:
         pipeline = tuning.refit(model, challenger.name, challenger.params, rows.frame, rows.truth, **how)
     except CandidateFailed as problem:

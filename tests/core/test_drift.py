@@ -11,7 +11,7 @@ EDGES = stats.norm.ppf(np.linspace(0, 1, 51)[1:-1])
 SHARES = np.array([0.35, 0.30, 0.20, 0.10, 0.05])
 NUMBERS = tuple(f"number{i}" for i in range(10))
 CATEGORIES = tuple(f"category{i}" for i in range(5))
-LEVEL = drift.level_of(2, 365, 15)
+LEVEL = drift.level_of(drift.SHARE_OF_ALARMS * 2, 365, 15)
 
 
 def number(rng, rows, *, mean=0.0, spread=1.0, missing=0.01):
@@ -141,3 +141,84 @@ def test_a_reference_without_times_and_a_constant_column():
     reference = days(rng, 1, 7_000) | {"number0": Series("number", np.array([[7000.0]]), np.zeros(1), np.zeros(1))}
     recent = days(rng, 1, 500) | {"number0": Series("number", np.array([[500.0]]), np.zeros(1), np.zeros(1))}
     assert drift.Detector(reference).examine(recent, level=LEVEL).alarms == ()
+
+
+def weeks(rng, first, count, rows, *, rhythm, shift=0.0, spans=True, hours=False):
+    """Windows of three numbers that go up and down with the week, or the day; the first one is shifted."""
+    at = first + np.arange(count)
+    part, length = (24, 3_600.0) if hours else (7, drift.DAY)
+    found = {}
+    for place in range(3):
+        mean = 0.05 * rng.standard_normal(count) + rhythm * np.sin(2 * np.pi * (at % part) / part + place)
+        windows = [number(rng, rows, mean=one + shift * (place == 0)) for one in mean]
+        parts = (np.array([one[number_of] for one in windows], dtype=float) for number_of in range(3))
+        found[f"number{place}"] = Series("number", *parts, np.column_stack([at, at + 1]) * length if spans else None)
+    return found
+
+
+@pytest.mark.parametrize(("hours", "reference"), [(False, 28), (True, 240)], ids=["weekdays", "hours"])
+def test_like_is_compared_with_like(hours, reference):
+    """A shift that is smaller than the rhythm is found at once, and the rhythm itself is no alarm."""
+    rng, how = np.random.default_rng(9), {"rhythm": 0.6, "hours": hours}
+    known = weeks(rng, 0, reference, 500, **how)
+    calm, moved = (weeks(rng, reference, 5, 500, shift=shift, **how) for shift in (0.0, 0.5))
+    detector = drift.Detector(known)
+    assert all(detector.examine(newest_timed(calm, until), level=LEVEL).alarms == () for until in range(1, 6))
+    found = detector.examine(newest_timed(moved, 2), level=LEVEL).alarms
+    assert {(one.column, one.question, one.like) for one in found} == {
+        ("number0", "location", "hour" if hours else "weekday")
+    }
+    assert found[0].effect == pytest.approx(0.5, abs=0.15)
+    timeless = weeks(np.random.default_rng(9), 0, reference, 500, spans=False, **how)
+    moved_timeless = {
+        name: Series(one.kind, one.counts, one.missing, one.unseen) for name, one in newest_timed(moved, 2).items()
+    }
+    assert drift.Detector(timeless).examine(moved_timeless, level=LEVEL).alarms == ()
+
+
+def newest_timed(windows, until):
+    return {
+        name: Series(one.kind, one.counts[:until], one.missing[:until], one.unseen[:until], one.spans[:until])
+        for name, one in windows.items()
+    }
+
+
+def test_a_look_at_a_whole_week_is_compared_with_whole_weeks():
+    """As the first look is, which goes back for `monitor.window`."""
+    rng = np.random.default_rng(10)
+    detector = drift.Detector(weeks(rng, 0, 28, 500, rhythm=0.6))
+    week = {
+        name: Series("number", one.counts.sum(axis=0)[None], one.missing.sum()[None], one.unseen.sum()[None], span)
+        for name, one in weeks(rng, 28, 7, 500, rhythm=0.6).items()
+        for span in [np.array([[28.0, 35.0]]) * drift.DAY]
+    }
+    assert detector.examine(week, level=LEVEL).alarms == ()
+
+
+def test_a_weekday_that_the_reference_hardly_knows_is_compared_with_all():
+    rng = np.random.default_rng(11)
+    known = weeks(rng, 0, 28, 500, rhythm=0.6)
+    days = np.arange(28) % 7 != 6
+    known = {
+        name: Series("number", one.counts[days], one.missing[days], one.unseen[days], one.spans[days])
+        for name, one in known.items()
+    }
+    report = drift.Detector(known).examine(weeks(rng, 34, 1, 500, rhythm=0.0), level=LEVEL)
+    assert all(np.isfinite(p) for p in report.p_values.values())
+    assert report.alarms == ()
+
+
+def test_every_look_of_a_block_is_what_one_look_says():
+    rng = np.random.default_rng(12)
+    detector = drift.Detector(weeks(rng, 0, 28, 500, rhythm=0.6))
+    windows = weeks(rng, 28, 9, 500, rhythm=0.6, shift=0.1)
+    block = detector.p_values(windows, looks=4)
+    for look in range(4):
+        alone = detector.examine(newest_timed(windows, 6 + look), level=LEVEL).p_values
+        assert {name: p[look] for name, p in block.items()} == pytest.approx(alone)
+
+
+def test_drift_and_accuracy_share_one_budget():
+    from steward.steps import accuracy
+
+    assert drift.SHARE_OF_ALARMS + 2 * accuracy.SHARE_OF_ALARMS == 1

@@ -132,14 +132,64 @@ def test_no_rows_no_estimate():
 PATIENCE = 365 / 0.5
 
 
-def first_alarm(drawn, rate, rows, windows, known=1_500):
+def first_alarm(drawn, rate, rows, windows, known=1_500, wobble=0.0, steps=()):
     """Windows until the alarm, None without one; the verified test is drawn too."""
-    watch = Watch.of(errors=int(drawn.binomial(known, 0.1)), rows=known, patience=PATIENCE)
+    watch = Watch.of(errors=int(drawn.binomial(known, 0.1)), rows=known, patience=PATIENCE, steps=steps)
     for window in range(1, windows + 1):
-        watch = watch.after(errors=float(drawn.binomial(rows, rate)), rows=rows)
+        watch = watch.after(errors=float(drawn.binomial(rows, max(0.0, drawn.normal(rate, wobble)))), rows=rows)
         if watch.alarm:
             return window
     return None
+
+
+class Naive(Watch):
+    """Takes windows for samples."""
+
+    wobble = 0.0
+
+
+def wobbling(drawn, windows, rows=500, wobble=0.03, fall=(10**9, 0.0)):
+    """A year whose error rate differs from day to day by more than samples do, and may rise for good."""
+    for window in range(windows):
+        rate = drawn.normal(0.1, wobble) + (fall[1] if window >= fall[0] else 0.0)
+        yield float(drawn.binomial(rows, max(0.0, rate))), rows
+
+
+def test_days_that_differ_raise_no_more_alarms_than_the_budget_allows(drawn):
+    """A wobble of 3 points of the error rate that means nothing, a month known: half an alarm a year is the watch's share."""
+    learned = Watch.of(errors=150, rows=1_500, patience=PATIENCE)
+    for errors, rows in wobbling(drawn, 30):
+        learned = learned.after(errors=errors, rows=rows)
+    assert learned.dispersion == pytest.approx(1 + 500 * 0.03**2 / 0.09, rel=0.6)
+    alarms = dict.fromkeys((Watch, Naive), 0)
+    for _ in range(20):
+        counts = tuple(wobbling(drawn, 180))
+        for kind in alarms:
+            alarms[kind] += any(
+                kind(learned.rate, PATIENCE, counts[:day], learned.steps).alarm for day in range(1, 180)
+            )
+    assert alarms[Watch] <= 5
+    assert alarms[Naive] >= 15
+
+
+def test_a_rise_is_found_although_days_differ(drawn):
+    found = []
+    for _ in range(20):
+        watch = Watch.of(errors=150, rows=1_500, patience=PATIENCE)
+        for window, (errors, rows) in enumerate(wobbling(drawn, 80, fall=(30, 0.08))):
+            watch = watch.after(errors=errors, rows=rows)
+            if window >= 30 and watch.alarm:
+                found.append(window - 29)
+                break
+    assert len(found) == 20
+    assert np.median(found) <= 7
+
+
+def test_one_step_to_another_level_is_no_wobble(drawn):
+    watch = Watch.of(errors=150, rows=1_500, patience=PATIENCE)
+    for window in range(40):
+        watch = watch.after(errors=float(drawn.binomial(500, 0.1 if window < 20 else 0.3)), rows=500)
+    assert watch.dispersion < 2
 
 
 @pytest.mark.parametrize("rows", [20, 500])
@@ -163,6 +213,15 @@ def test_a_watch_is_what_it_was_after_it_was_put_away():
     watch = Watch.of(errors=100, rows=1_000, patience=365).after(errors=9, rows=40)
     assert Watch.read(watch.as_json()) == watch
     assert watch.after(errors=0, rows=0) is watch
+    of_an_earlier_steward = {
+        "rate": 0.1,
+        "patience": 365.0,
+        "dispersion": 1.0,
+        "evidence": [3.0] * 4,
+        "windows": 5,
+        "since": 2,
+    }
+    assert Watch.read(of_an_earlier_steward).evidence == (0.0,) * 4
 
 
 ACCURACY = Estimate(value=0.90, low=0.885, high=0.915)

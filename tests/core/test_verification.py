@@ -3,7 +3,7 @@ import pytest
 
 from steward.config import ModelFile
 from steward.core import metrics, verification
-from steward.records import Estimate
+from steward.records import Estimate, Skill, Together
 
 CLASSES = ("no", "yes")
 
@@ -288,3 +288,80 @@ def test_planned_rows_of_a_regression_find_the_difference_four_times_in_five():
         better = 0.9 * (np.sqrt(correlation) * common + np.sqrt(1 - correlation) * other)
         found.append(metrics.paired("rmse", np.zeros(n), better, worse, (), confidence=0.95, seed=seed).low > 0)
     assert 0.72 <= np.mean(found) <= 0.9
+
+
+def skill(value, error=0.006, rows=300):
+    return Skill(value=value, error=error, rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "sure"),
+    [
+        pytest.param([], skill(0.01), False, id="one opening alone cannot tell"),
+        pytest.param([skill(0.01)] * 4, skill(0.01), True, id="the fifth small gain in a row"),
+        pytest.param([skill(0.01)] * 4, skill(0.008), True, id="a weak last one among steady gains"),
+        pytest.param([skill(0.01)] * 40, skill(0.007), False, id="one that shows too little by itself"),
+        pytest.param([skill(0.01)] * 40, skill(0.0), False, id="a tie after many gains"),
+        pytest.param([skill(0.12)], skill(0.0), False, id="one great gain does not promote a tie"),
+        pytest.param([skill(0.12), skill(0.11)], skill(0.0), False, id="nor do two"),
+        pytest.param([skill(0.0)] * 6, skill(0.0), False, id="a tie, again and again"),
+        pytest.param([skill(-0.01)] * 4, skill(0.01), False, id="trainings that lost"),
+        pytest.param([skill(-0.01)] * 4, skill(0.05), True, id="a great gain speaks for itself"),
+    ],
+)
+def test_openings_speak_together(before, last, sure):
+    found = verification.together([*before, last], 0.95)
+    assert found.sure == sure
+    assert (found.comparisons, found.rows) == (len(before) + 1, 300 * (len(before) + 1))
+
+
+def test_no_gain_promotes_seldom_and_small_steady_gains_at_last():
+    """Twelve trainings on 100 sealed rows each; one of them can see a gain of 0.005 in one case of twenty."""
+    generator = np.random.default_rng(0)
+
+    def promoted(gain, times=300):
+        last = []
+        for _ in range(times):
+            skills = [skill(generator.normal(gain, 0.005), 0.005, 100) for _ in range(12)]
+            last.append(verification.together(skills, 0.95).sure)
+        return np.mean(last)
+
+    assert promoted(0.0) <= 0.04
+    assert promoted(0.005) >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("own", "all_openings", "outcome"),
+    [
+        ((-0.01, 0.03), (0.001, 0.01), "pass"),
+        ((-0.01, 0.03), (-0.001, 0.01), "unsure"),
+        ((-0.01, 0.03), (0.0, 0.0), "unsure"),
+        ((-0.03, -0.001), (0.001, 0.01), "fail"),
+        ((0.001, 0.03), (-0.01, -0.001), "pass"),
+    ],
+)
+def test_all_openings_help_where_the_own_rows_cannot_tell(own, all_openings, outcome):
+    found = Together(comparisons=5, rows=600, difference=estimate(*all_openings), sure=all_openings[0] > 0)
+    gate = verification.champion("accuracy", estimate(*own), 0.0, 3, found)
+    assert gate.outcome == outcome
+    assert ("In 5 openings together, 600 sealed rows" in gate.detail) == (own == (-0.01, 0.03))
+    assert gate.figures["together_low"] == all_openings[0]
+
+
+def test_squared_errors_are_compared_with_the_champions_only():
+    better = verification.skill_of(model_file(), opened(challenger=0.05, champion=0.2), seed=1)
+    assert better.value - 2 * better.error > 0
+    assert better.rows == 1_500
+    assert verification.skill_of(model_file(), opened(champion=None), seed=1) is None
+    same = verification.skill_of(model_file(), opened(challenger=0.1, champion=0.1), seed=1)
+    assert (same.value, same.error) == (0.0, 1 / 1_500), "answers that are the same are no perfect knowledge"
+
+
+def test_a_later_version_only_must_not_be_surely_worse_than_the_constant():
+    unsure = estimate(-0.01, 0.02)
+    assert verification.better_than_constant("accuracy", 0.9, 0.89, unsure).outcome == "unsure"
+    later = verification.better_than_constant("accuracy", 0.9, 0.89, unsure, first=False)
+    assert (later.outcome, "is not surely worse than" in later.detail) == ("pass", True)
+    assert (
+        verification.better_than_constant("accuracy", 0.8, 0.89, estimate(-0.1, -0.05), first=False).outcome == "fail"
+    )

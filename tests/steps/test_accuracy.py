@@ -254,8 +254,8 @@ def test_a_changed_world_asks_for_training_with_what_it_cost(place, monkeypatch)
     assert set(pd.concat(scored)["files"]) == set(frame[~sealed]["files"]), "no sealed row is answered"
     assert (found.new_rows, found.sealed, found.left_out) == (len(frame), sealed.sum(), sealed.sum())
     assert found.start == found.end - 7 * DAY
-    accuracy, drift = found.triggers
-    assert (accuracy["kind"], drift["kind"]) == ("accuracy", "concept_drift")
+    accuracy, drift, more = found.triggers
+    assert (accuracy["kind"], drift["kind"], more["kind"]) == ("accuracy", "concept_drift", "new_rows")
     assert accuracy["loss"] == pytest.approx(0.17, abs=0.08)
     assert drift["loss"] == pytest.approx(0.17, abs=0.08)
     assert "training with the newest rows would help" in " ".join(found.says)
@@ -298,6 +298,33 @@ def test_a_training_that_a_trigger_started_plans_with_the_loss(place):
     assert (found.version, triggers(found), found.new_rows) == (2, [], 0)
 
 
+def test_a_verdict_knows_the_openings_before_it(place):
+    """The first one met no champion; the third one speaks together with the second."""
+    openings = []
+    for number, limit in enumerate((300, 700), start=2):
+        at = START + number * 30 * DAY
+        place.add(rows(1_500, number * 10_000, at - 20 * DAY, 20, seed=number, limit=limit), f"new {number}")
+        place.train(at, f"training {number}")
+        openings.append(place.workspace.ledger.find("risk", "opening_result", str(number)).body)
+    second, third = openings
+    first = place.workspace.ledger.find("risk", "opening_result", "1").body
+    assert (first["skill"], first["together"], second["together"]) == (None, None, None)
+    assert second["skill"]["value"] - 2 * second["skill"]["error"] > 0
+    assert third["together"]["comparisons"] == 2
+    assert third["together"]["rows"] == second["rows"] + third["rows"]
+    assert third["skill"]["value"] != third["together"]["difference"]["value"]
+
+
+def test_new_rows_are_a_reason_as_a_share_of_what_the_last_training_had(place):
+    place.add(rows(74, 9_000, START, 2, seed=3), "some")
+    assert triggers(place.look(START + 2 * DAY)) == []
+    place.add(rows(1, 10_000, START, 2, seed=4), "one more")
+    found = place.look(START + 3 * DAY)
+    assert (found.new_rows, triggers(found)) == (75, ["new_rows"])
+    assert (place.decision.train, place.decision.refusals[0]["rule"]) == (False, "rest")
+    assert operations.too_early(place.workspace, place.model, at=START + 3 * DAY) is None, "the schedule waits for none"
+
+
 def test_new_rows_are_counted_and_are_a_reason(place):
     place.change(retrain={"new_rows": 400})
     assert steps.count_new_rows(place.workspace, place.model, at=START) == 0
@@ -311,6 +338,30 @@ def test_new_rows_are_counted_and_are_a_reason(place):
     assert (place.decision.train, place.decision.cause) == (True, found.triggers[0]["cause"])
     place.change(verify={"detect": 0.01})
     assert place.look(START + 3 * DAY).triggers[0]["cause"] == found.triggers[0]["cause"]
+
+
+@pytest.mark.parametrize("place", ["key", "time"], indirect=True)
+def test_with_outcomes_the_rows_that_only_the_log_has_count_as_the_next_snapshot_counts_them(place):
+    """Half of what was served is in the table too; none is counted twice."""
+    place.change(source={"outcomes": True}, retrain={"new_rows": 700})
+    served = place.serve(rows(800, 9_000, START, 6, seed=2))
+    place.add(served.head(400).drop(columns="right"), "half")
+    assert steps.count_new_rows(place.workspace, place.model, at=START + 7 * DAY) == 400
+    place.outcomes(served, START + 7 * DAY)
+    found = place.look(START + 8 * DAY)
+    roles = place.workspace.load(Roles, _split(place, START + 8 * DAY))
+    assert (found.new_rows, found.sealed) == (800, roles.rows["test"])
+    assert found.rows + found.left_out == 800
+    assert steps.count_new_rows(place.workspace, place.model, at=START + 8 * DAY) == 800
+    assert triggers(found) == ["new_rows"]
+    assert place.decision.train
+    made = place.train(START + 8 * DAY, "second")
+    assert made.snapshot.accepted == PAST + 800
+    assert steps.count_new_rows(place.workspace, place.model, at=START + 9 * DAY) == 0
+
+
+def _split(place, at):
+    return steps.split(place.workspace, place.model, steps.accept(place.workspace, place.model, at=at))
 
 
 def test_continuous_learning_begins_where_the_champion_ended(place):
@@ -446,7 +497,7 @@ def test_a_regression_of_groups_without_times(towns):
     sealed = np.array([splitting.role_of(unit, place.model.split) == "test" for unit in units])
     first = place.look(START + DAY)
     assert (first.rows, first.left_out, first.start) == ((~sealed).sum(), sealed.sum(), None)
-    assert (first.metric, first.estimate_metric, triggers(first)) == ("rmse", "rmse", [])
+    assert (first.metric, first.estimate_metric, triggers(first)) == ("rmse", "rmse", ["new_rows"])
     assert first.live.low < first.verified.high
     assert first.live.high > first.verified.low
     assert first.estimate.value == pytest.approx(first.live.value, rel=0.15)

@@ -74,10 +74,47 @@ def test_a_loss_that_is_only_expected_does_not_plan_the_test(decide):
 def test_one_training_per_cause(workspace, decide):
     decide(AT, asked())
     begin(workspace, asked().cause, AT)
-    workspace.ledger.append(MODEL.name, "verdict", "v", {"verdict": "hold"}, AT + HOUR)
+    workspace.ledger.append(MODEL.name, "verdict", "v", {"verdict": "promote"}, AT + HOUR)
     later = decide(AT + 9 * DAY, asked())
     assert (later.train, later.refusals[0]["rule"]) == (False, "one run per cause")
     assert decide(AT + 10 * DAY, asked("accuracy:v1:2026-03-11")).train
+
+
+@pytest.mark.parametrize("ends", ["failure", "hold", "reject"])
+def test_what_was_in_vain_is_tried_again_twice_and_then_a_person_is_asked(workspace, decide, ends):
+    cause = asked().cause
+    for number in range(3):
+        at, run = AT + number * 2 * DAY, f"run {number}"
+        made = decide(at, asked())
+        assert (made.train, made.cause) == (True, cause if number == 0 else f"{cause}, attempt {number + 1}")
+        begin(workspace, made.cause, at, run)
+        assert not decide(at + HOUR, asked()).train, "while it runs"
+        if ends == "failure":
+            operations.failed(workspace, MODEL, run, NotEnoughSealedRows("too few"), at=at + 2 * HOUR)
+        else:
+            workspace.ledger.append(MODEL.name, "verdict", run, {"verdict": ends}, at + 2 * HOUR)
+        soon = decide(at + 3 * HOUR, asked())
+        assert (soon.train, soon.refusals[0]["rule"]) == (False, "cooldown" if number < 2 else "attempts")
+    at_last = decide(AT + 30 * DAY, asked())
+    assert (at_last.train, at_last.refusals[0]["rule"], at_last.ask_a_person) == (False, "attempts", True)
+    how = "failed (NotEnoughSealedRows)" if ends == "failure" else f"ended in {ends}"
+    assert f"3 trainings for this were in vain, the last one {how}" in at_last.reason
+    assert decide(AT + 31 * DAY, asked("accuracy:v1:2026-04-01")).train == (ends != "reject")
+
+
+def test_new_rows_alone_ask_at_every_fourth_look_at_most(workspace, decide):
+    rows = [asked(f"new_rows:{number}", "new_rows") for number in range(9)]
+    trained = []
+    for day in range(9):
+        made = decide(AT + day * DAY, rows[day])
+        if made.train:
+            trained.append(day)
+            assert made.detect == 0.3
+            begin(workspace, made.cause, AT + day * DAY, f"run {day}")
+            workspace.ledger.append(MODEL.name, "verdict", made.cause, {"verdict": "hold"}, AT + day * DAY + HOUR)
+        else:
+            assert made.refusals[0]["rule"] == "rest"
+    assert trained == [0, 4, 8]
 
 
 def test_the_schedule_may_come_again(decide):

@@ -4,12 +4,17 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
-from steward import steps
+from steward import pipeline, steps
+from steward.config import ModelFile
+from steward.core import drift, profiles
 from steward.errors import StoreUnavailable
+from steward.prediction import trained
 from steward.records import Drift
-from steward.steps import drifting
+from steward.steps import baseline, drifting, observation
 
 DAY = timedelta(days=1)
 FIRST = datetime(2026, 1, 2, tzinfo=UTC)
@@ -118,3 +123,101 @@ def test_rows_of_the_source_are_watched_where_nothing_is_served(company):
     )
     assert "team" in alarms(found)
     assert "team" in found.separation.columns
+
+
+def test_a_drift_that_costs_nothing_is_reported_and_starts_no_training(company):
+    """Outcomes depend on `files` alone; teams and sizes may change as they like."""
+    sizes = np.random.default_rng(3)
+    for day in range(3):
+        at = FIRST + day * DAY
+        company.serve(company.rows(300, at, team="web", size=sizes.lognormal(4, 1, 300)))
+        look = pipeline.monitor(company.workspace, company.model, at=at)
+        assert alarms(look.records["detect_drift"]) >= {"team", "size"}
+        decision = look.records["decide_retraining"]
+        assert not decision.train
+        assert {one["rule"] for one in decision.refusals if one["kind"] == "data_drift"} == {"expected loss"}
+    assert company.workspace.ledger.entries("risk", "trigger")[1:] == []
+
+
+PRICES = """
+name: risk
+task: regression
+source: {table: TABLE, key: id, time: asked}
+label: {column: price}
+columns:
+  size: {type: number, min: 0}
+  stage: {type: category, values: [dev, prod]}
+candidates: [decision_tree]
+search: {trials: 1, cross_validate_below: 0}
+verify: {detect: 0.3}
+"""
+
+
+def prices(rng, until, count, days, low=0.0):
+    """What is large is hard to tell the price of."""
+    size = rng.uniform(low, 1000, count)
+    asked = until - pd.to_timedelta(rng.uniform(0, days * 86_400, count), unit="s")
+    name = f"{until:%j}-"
+    return pd.DataFrame(
+        {
+            "id": [f"{name}{place}" for place in range(count)],
+            "asked": asked,
+            "size": size,
+            "stage": rng.choice(["dev", "prod"], count),
+            "price": size + rng.normal(0, 1, count) * size / 5,
+        }
+    )
+
+
+@pytest.mark.parametrize(("low", "costs"), [(0.0, False), (700.0, True)])
+def test_a_drift_of_a_regression_has_an_expected_loss(tmp_path, new_workspace, low, costs):
+    rng, table = np.random.default_rng(5), tmp_path / "rows.parquet"
+    workspace = new_workspace(tmp_path / "home")
+    model = ModelFile.parse(PRICES.replace("TABLE", str(table)))
+    past = prices(rng, FIRST - DAY, 3_000, 30)
+    past.to_parquet(table)
+    pipeline.train(workspace, model, at=FIRST - DAY, reason="first", by="test", run_id="first")
+    pd.concat([past, prices(rng, FIRST, 500, 1, low).assign(price=None)]).to_parquet(table)
+    look = pipeline.monitor(workspace, model, at=FIRST)
+    found = look.records["detect_drift"]
+    assert ("size" in alarms(found)) == costs
+    assert (found.expected_loss.low > 0) == costs
+    if costs:
+        assert found.expected_loss.value == pytest.approx(1 - np.sqrt(1 / 2.19), abs=0.1)
+        assert "% of its error" in found.says[-1]
+        assert found.triggers[0]["loss_low"] == found.expected_loss.low
+
+
+def test_weekdays_are_compared_with_their_like(company, new_workspace, tmp_path):
+    """Five weeks with large files on Saturdays and Sundays only: the next Saturday is no news, a Monday like it is."""
+
+    def days(first, count, seed):
+        frames = []
+        for day in range(count):
+            at = first + (day + 1) * DAY
+            weekend = (first + day * DAY).weekday() >= 5
+            size = np.random.default_rng([seed, day]).lognormal(4.5 if weekend else 3, 1, 60)
+            frames.append(company.rows(60, at, size=size))
+        return pd.concat(frames)
+
+    past = datetime(2026, 1, 1, tzinfo=UTC) - 35 * DAY
+    new_workspace(tmp_path / "new")
+    company = type(company)(tmp_path / "new", company.make)
+    company.write(days(past, 35, 1))
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    workspace = company.workspace
+    pipeline.train(workspace, company.model, at=at, reason="weeks", by="test", run_id="weeks")
+    made = trained(workspace, "risk", None)[1]
+    known = baseline.known(workspace, made).baseline
+    saturday, monday = datetime(2026, 1, 3, tzinfo=UTC), datetime(2026, 1, 5, tzinfo=UTC)
+    large = company.rows(300, saturday + DAY, size=np.random.default_rng(4).lognormal(4.5, 1, 300))
+    with workspace.tables.session() as session:
+        rows = session.load(pa.Table.from_pandas(large[list(company.model.columns)]))
+        names = list(company.model.columns)
+        rows = rows.select(**profiles.values_of(rows, company.model)).select(*names)
+        found = observation.profile_of(session, rows, known, names).windows[0]
+    reference = {"size": known.series["size"]}
+    for begin, expected in ((saturday, False), (monday, True)):
+        span = (begin.timestamp(), (begin + DAY).timestamp())
+        report = drift.Detector(reference).examine({"size": known.series_of("size", [found], [span])}, level=1e-4)
+        assert bool(report.alarms) == expected

@@ -7,6 +7,7 @@ import pytest
 
 from steward import steps
 from steward.config import Column
+from steward.core import novelty
 from steward.records import NewFeatures
 
 DAY = timedelta(days=1)
@@ -83,3 +84,28 @@ def test_sealed_rows_are_not_tried(company, found, monkeypatch):
     monkeypatch.setattr("steward.core.splitting.roles_by_unit", lambda units, _: np.full(len(units), 2, np.uint8))
     (feature,) = found().features
     assert (feature.rows, feature.gain) == (0, None)
+
+
+def test_what_a_column_adds_is_remembered_until_there_is_more_of_it(company, monkeypatch):
+    """A look that finds nothing new does not train; a quarter more values are a reason to."""
+    measured = []
+    gain = novelty.gain
+    monkeypatch.setattr(novelty, "gain", lambda *given, **how: measured.append(1) or gain(*given, **how))
+    outcome, hint = puzzle(600, 1)
+    company.add(company.rows(600, FIRST, outcome=outcome, hint=hint))
+    first = looked(company, FIRST)
+    assert looked(company, FIRST + DAY).features == first.features
+    assert len(measured) == 1
+    outcome, hint = puzzle(300, 2)
+    company.add(company.rows(300, FIRST + 2 * DAY, outcome=outcome, hint=hint))
+    assert looked(company, FIRST + 2 * DAY).features[0].rows > first.features[0].rows
+    assert len(measured) == 2
+
+
+def looked(company, at):
+    """A look with its decision, which is what the next one remembers."""
+    workspace, model = company.workspace, company.model
+    seen = steps.observe(workspace, model, at=at)
+    found = steps.find_features(workspace, model, seen)
+    steps.decide_retraining(workspace, model, [seen, found], at=at)
+    return workspace.load(NewFeatures, found)

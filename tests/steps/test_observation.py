@@ -12,10 +12,11 @@ from steward import steps
 from steward.core.profiles import Baseline, Profile
 from steward.errors import ClockWentBack, NoChampion, StoreUnavailable
 from steward.records import Observation, ReferenceProfile
-from steward.steps import observation
+from steward.steps import baseline, observation
 
 DAY = timedelta(days=1)
-FIRST = datetime(2026, 1, 2, tzinfo=UTC)
+TRAINED = datetime(2026, 1, 1, tzinfo=UTC)
+FIRST = TRAINED + DAY
 
 
 @pytest.fixture
@@ -56,14 +57,41 @@ def test_served_predictions_are_counted_by_column(company, look):
 def test_the_reference_is_the_training_rows_by_day(company, look):
     seen, _ = look()
     known = company.workspace.load(ReferenceProfile, seen.reference)
-    baseline = Baseline.read(json.loads(company.workspace.store.fetch(known.file).read_bytes()))
+    reference = Baseline.read(json.loads(company.workspace.store.fetch(known.file).read_bytes()))
     assert (known.windows, known.days) == (30, 1)
-    assert sum(window.rows for window in baseline.windows) == known.rows
-    assert {name: sum(one.known + one.missing for one in found) for name, found in baseline.columns.items()} == {
-        **dict.fromkeys(baseline.windows[0].columns, known.rows),
-        **dict.fromkeys(("prediction", "confidence"), baseline.answers.rows),
+    whole, chosen_on = reference.whole, reference.whole.columns["confidence"].rows
+    assert whole.rows == known.rows
+    assert {name: one.rows for name, one in whole.columns.items()} == {
+        **dict.fromkeys(reference.bins, known.rows),
+        **dict.fromkeys(("prediction", "confidence"), chosen_on),
     }
+    assert 0.1 * known.rows < chosen_on < 0.3 * known.rows
+    begin = (TRAINED - 30 * DAY).timestamp()
+    assert reference.spans == tuple((begin + day * 86_400, begin + (day + 1) * 86_400) for day in range(30))
+    assert sum(window.columns["confidence"].rows > 0 for window in reference.windows) > 25
     assert known.accuracy.low <= 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "days", "looks_per_year", "expected"),
+    [
+        (3_000, 30, 365.25, (30, 1)),
+        (30_000, 30, 8_766, (672, 1 / 24)),
+        (3_000, 30, 8_766, (120, 1 / 4)),
+        (300, 30, 8_766, (15, 2)),
+        (30_000, 800, 365.25, (267, 3)),
+    ],
+    ids=["days", "hours: four weeks", "hours with few rows are joined", "days with few rows too", "too many days"],
+)
+def test_the_past_is_cut_as_looks_will_be(rows, days, looks_per_year, expected):
+    times = np.linspace(0, days * 86_400_000_000 - 1, rows).astype("int64").astype("datetime64[us]")
+    cut = baseline._cut(times, looks_per_year)
+    numbers = np.unique(cut.window[cut.kept])
+    assert (len(numbers), cut.days) == pytest.approx(expected)
+    at = times[cut.kept].astype("int64") / 1e6
+    first, last = cut.span(int(cut.window[cut.kept][0])), cut.span(int(cut.window[-1]))
+    assert first[0] <= at[0] < first[1] <= last[0] <= at[-1] < last[1]
+    assert first[0] % (expected[1] * 86_400) == pytest.approx(0)
 
 
 def test_predictions_of_another_version_say_nothing_of_this_one(company, look):

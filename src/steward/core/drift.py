@@ -4,6 +4,9 @@ Five questions are asked of a column: has its location moved, its spread, its sh
 share of values that training did not know. Each is asked of the newest window, and of the newest 2 to 28 together, so
 that a small steady shift is found although no single window shows it.
 
+Like is compared with like: where the reference's windows show a rhythm, a window is held against the same weekdays, or
+the same hours, of the reference.
+
 Real days differ from each other more than samples do. How much more is learned per column from the reference's own
 windows and from calm ones since, as a variance between windows; columns lend each other certainty about it (Smyth,
 Linear models and empirical Bayes methods, 2004), and what stays uncertain widens the tails.
@@ -16,14 +19,15 @@ share of the false alarms that are allowed.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import special, stats
+from threadpoolctl import threadpool_limits
 
-from steward.core.profiles import Series
+from steward.core.profiles import Series, running
 from steward.records import Estimate, Separation
 
 LENGTHS = (1, 2, 3, 5, 7, 10, 14, 28)
@@ -38,6 +42,17 @@ SURE = 1.645
 """Standard errors of a one-sided 95 % bound."""
 UNNOTICED = 0.05
 """A variance between windows whose p-value is above this is taken for none: were it there, it would be negligible."""
+SHARE_OF_ALARMS = 0.5
+"""Of the false alarms that are allowed; the other half belongs to accuracy."""
+OVERLAP = 2.0
+"""Alarms come in runs, because looks share windows, and a run is one alarm: the p-value that a budget of
+single looks would have leads to a fifth of its alarms (benchmarks/drift_rates.py), and twice as much to two fifths."""
+RHYTHMIC = 0.01
+"""A rhythm is believed in where weekdays or hours differ with a p-value below this."""
+MOSTLY = 0.6
+"""Share of a window that must lie in one weekday or hour for it to be one of them."""
+ENOUGH = 2
+"""Windows of the reference on the same weekday, or at the same hour, that can be compared with."""
 SHAPE_BINS = 10
 COMMON = 0.002
 """Share of rows from which a category is looked at on its own."""
@@ -45,9 +60,12 @@ NOTHING, SMALLEST_SHARE = 1e-6, 1e-12
 SMALLEST_P, LARGEST_P = 1e-300, 0.9
 
 Floats = NDArray[np.float64]
+Name = TypeVar("Name")
 Question = Literal["location", "spread", "shape", "missing", "unseen"]
 MAIN: tuple[Question, ...] = ("location", "spread")
 QUESTIONS: tuple[Question, ...] = (*MAIN, "shape", "missing", "unseen")
+Like = Literal["all", "weekday", "hour"]
+DAY, WEEK = 86_400.0, 604_800.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,7 @@ class Finding:
     alarm : whether the column's p-values together exceed the budget.
     touched : share of the rows of these windows that lie where the reference has fewer: an upper bound of the
         predictions that it can touch.
+    like : whether the reference's rows of the same weekdays or hours were compared with, or all.
     """
 
     column: str
@@ -73,6 +92,7 @@ class Finding:
     matters: bool
     alarm: bool
     touched: float
+    like: Like = "all"
 
     def as_json(self) -> dict[str, Any]:
         return vars(self)
@@ -170,22 +190,131 @@ class Detector:
         """
         found: list[Finding] = []
         p_values: dict[str, float] = {}
-        for name, column in self._columns.items():
-            lengths = [length for length in LENGTHS if length <= len(recent[name])]
-            window = recent[name].newest(lengths)
-            tests = dict(column.tests(window, np.array(lengths), self._between[name]))
-            p_values[name] = _cauchy([np.where(one.matters, one.p, LARGEST_P) for one in tests.values()])
-            found += _findings(name, column, window, lengths, tests, alarm=p_values[name] < level, level=level)
+        for name in self._columns:
+            asked = self._asked(name, recent[name], looks=1)
+            p_values[name] = float(asked.p_values(1)[0])
+            found += _findings(name, asked, alarm=p_values[name] < level, level=level)
         return Report(tuple(sorted(found, key=lambda one: (not one.alarm, one.p))), p_values, level)
+
+    def p_values(self, windows: Mapping[str, Series], *, looks: int) -> dict[str, Floats]:
+        """What `examine` would have said at each of the newest looks; per column shape (looks,)."""
+        return {name: self._asked(name, windows[name], looks).p_values(looks) for name in self._columns}
+
+    def _asked(self, name: str, windows: Series, looks: int) -> "_Asked":
+        column, first = self._columns[name], len(windows) - looks
+        pairs = [(end + 1, length) for end in range(first, len(windows)) for length in LENGTHS if length <= end + 1]
+        ends, lengths = np.array(pairs).T
+        window, usual = windows.summed(ends, lengths), column.usual(windows, ends, lengths)
+        tests = dict(column.tests(window, usual, lengths, self._between[name]))
+        return _Asked(column, window, usual, ends - first - 1, lengths, tests)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A column's answers; `look` says which look a value is of."""
+
+    column: "_Reference"
+    window: Series
+    usual: "_Usual"
+    look: NDArray[np.intp]
+    lengths: NDArray[np.intp]
+    tests: Mapping[Question, _Tests]
+
+    def p_values(self, looks: int) -> Floats:
+        """All answers of a look as one, shape (looks,)."""
+        p = np.array([np.where(one.matters, one.p, LARGEST_P) for one in self.tests.values()])
+        return np.array([_cauchy(p[:, self.look == look]) for look in range(looks)])
 
 
 def level_of(false_alarms_per_year: float, windows_per_year: float, columns: int) -> float:
     """The p-value of one column in one window that keeps the budget over a year.
 
-    >>> level_of(2, 365, 20)
+    >>> level_of(1, 365, 20)
     0.00027...
     """
-    return false_alarms_per_year / max(1.0, windows_per_year) / max(1, columns)
+    return OVERLAP * false_alarms_per_year / max(1.0, windows_per_year) / max(1, columns)
+
+
+@dataclass(frozen=True)
+class _Cycle:
+    """Weeks of days, or days of hours: parts that come again."""
+
+    name: Literal["weekday", "hour"]
+    period: float
+    parts: int
+
+    @classmethod
+    def of(cls, spans: Floats | None) -> "_Cycle | None":
+        """The one that windows of this length can show; None if they are too long, or have no time."""
+        if spans is None:
+            return None
+        length = float(np.median(spans[:, 1] - spans[:, 0]))
+        if length < DAY:
+            return cls("hour", DAY, round(DAY / length))
+        return cls("weekday", WEEK, 7) if length < DAY + 1 else None
+
+    def shares(self, spans: Floats) -> Floats:
+        """Share of each window's time that lies in each part, shape (windows, parts)."""
+        part = self.period / self.parts
+        edges = part * np.arange(self.parts)
+        whole, rest = np.divmod(spans[:, :, None], self.period)
+        passed = whole * part + np.clip(rest - edges, 0, part)
+        time = np.diff(passed, axis=1)[:, 0]
+        return np.asarray(time / np.maximum(time.sum(axis=1, keepdims=True), NOTHING))
+
+    def parts_of(self, spans: Floats) -> Floats:
+        """1 where most of a window lies in a part, else 0, shape (parts, windows)."""
+        return (self.shares(spans).T > MOSTLY).astype(float)
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """What the reference has at such times, a value per length."""
+
+    like: Like
+    share: Floats
+    """Of its bins, shape (lengths, bins)."""
+    rows: Floats
+    missing: Floats
+    """Share of all rows, as `unseen` is."""
+    unseen: Floats
+    all: Floats
+    """Rows, with those that are missing or unseen; as `rows`, as many as say as much."""
+
+
+class _Rhythm:
+    """The reference by weekday or hour. A part with too few windows takes the whole reference for usual."""
+
+    def __init__(self, cycle: _Cycle, reference: Series) -> None:
+        self.cycle = cycle
+        mine, whole = cycle.parts_of(np.asarray(reference.spans)), reference.newest([len(reference)])
+        self.known = mine.sum(axis=1) >= ENOUGH
+        counts, missing, unseen, everything = (
+            np.where(self.known[:, None], mine @ own, total)
+            for own, total in (
+                (reference.counts, whole.counts),
+                (reference.missing[:, None], whole.missing[:, None]),
+                (reference.unseen[:, None], whole.unseen[:, None]),
+                (reference.rows[:, None], whole.rows[:, None]),
+            )
+        )
+        self.rows, self.all = np.maximum(counts.sum(axis=1), 1.0), np.maximum(everything[:, 0], 1.0)
+        self.share, self.missing, self.unseen = counts / self.rows[:, None], missing[:, 0], unseen[:, 0]
+        self.pace = np.where(self.known, self.all, self.all[self.known].mean() if self.known.any() else 1.0)
+
+    def usual(self, windows: Series, ends: NDArray[np.intp], lengths: NDArray[np.intp]) -> _Usual:
+        weight = self.cycle.shares(np.asarray(windows.spans)) * self.pace
+        weight *= (windows.rows / weight.sum(axis=1))[:, None]
+        mix = running(weight, ends, lengths)
+        mix /= np.maximum(mix.sum(axis=1, keepdims=True), NOTHING)
+        return _Usual(
+            like=self.cycle.name,
+            share=mix @ self.share,
+            rows=1 / (mix**2 / self.rows).sum(axis=1),
+            missing=mix @ (self.missing / self.all),
+            unseen=mix @ (self.unseen / self.all),
+            all=1 / (mix**2 / self.all).sum(axis=1),
+        )
 
 
 class _Reference:
@@ -203,38 +332,63 @@ class _Reference:
         if self.kind == "number":
             self.main, self.leak = _location_and_spread(self.share)
         self.rest = _other_functions(self.share, _groups(self.share, self.kind), self.main)
+        cycle = _Cycle.of(reference.spans)
+        self.rhythm = _Rhythm(cycle, reference) if cycle else None
+        self.rhythmic: set[Question] = set()
         self.raw = self._spreads(history)
 
+    def usual(self, windows: Series, ends: NDArray[np.intp], lengths: NDArray[np.intp]) -> _Usual:
+        """What the reference has at the times of so many windows before each end; as a whole, if it has no rhythm."""
+        if self.rhythm and self.rhythmic and windows.spans is not None:
+            return self.rhythm.usual(windows, ends, lengths)
+        return self.usual_at_any_time(len(lengths))
+
+    def usual_at_any_time(self, count: int) -> _Usual:
+        one = np.ones(count)
+        return _Usual(
+            "all",
+            self.share[None, :] * one[:, None],
+            self.rows * one,
+            self.missing / self.all * one,
+            self.unseen / self.all * one,
+            self.all * one,
+        )
+
     def tests(
-        self, window: Series, lengths: Floats, between: Mapping[Question, _Between]
+        self, window: Series, usual: _Usual, lengths: Floats, between: Mapping[Question, _Between]
     ) -> Iterator[tuple[Question, _Tests]]:
         """Every question that can be asked of this column, for windows of several lengths."""
         rows = np.maximum(window.counts.sum(axis=1), 1.0)
-        sampling = np.sqrt(1 / rows + 1 / self.rows)
-
-        def error(question: Question) -> Floats:
-            of = between[question]
-            return np.asarray(np.sqrt(of.factor(rows / lengths) / rows + of.factor(self.window) / self.rows))
-
         main, rest = self._means(window.counts, rows)
-        for question, effect in zip(MAIN, np.abs(main.T), strict=False):
-            p = 2 * stats.t.sf(effect / error(question), between[question].freedom)
-            yield question, _Tests(p, effect, sampling)
+        usual_main, usual_rest = self._means(usual.share, np.ones(len(lengths)))
+        for place, question in enumerate(MAIN if main.shape[1] else ()):
+            known = usual.rows if question in self.rhythmic else self.rows
+            effect = np.abs(main[:, place] - usual_main[:, place] * (question in self.rhythmic))
+            error = self._error(between[question], rows, lengths, known)
+            p = 2 * special.stdtr(between[question].freedom, -effect / error)
+            yield question, _Tests(p, effect, np.sqrt(1 / rows + 1 / known))
         free = rest.shape[1]
         if free:
-            squared = (rest**2).sum(axis=1)
-            p = stats.f.sf(squared / free / error("shape") ** 2, free, between["shape"].freedom)
+            known = usual.rows if "shape" in self.rhythmic else self.rows
+            sampling = np.sqrt(1 / rows + 1 / known)
+            squared = ((rest - usual_rest * ("shape" in self.rhythmic)) ** 2).sum(axis=1)
+            error = self._error(between["shape"], rows, lengths, known)
+            p = special.fdtrc(free, between["shape"].freedom, squared / free / error**2)
             yield "shape", _Tests(p, np.sqrt(np.maximum(0.0, squared - free * sampling**2)), sampling)
-        everything = rows + window.missing + window.unseen
-        yield "missing", self._rate(window.missing, everything, self.missing, lengths, between["missing"])
+        yield "missing", self._rate("missing", window.missing, window.rows, usual, lengths, between)
         if self.kind == "category":
-            yield "unseen", self._rate(window.unseen, everything, self.unseen, lengths, between["unseen"])
+            yield "unseen", self._rate("unseen", window.unseen, window.rows, usual, lengths, between)
 
-    def touched(self, window: Series, position: int) -> float:
+    def touched(self, window: Series, usual: _Usual, position: int) -> float:
         """Total variation distance between reference and window: the share of rows that are somewhere else."""
         own = np.append(window.counts[position], [window.missing[position], window.unseen[position]])
-        reference = np.append(self.counts, [self.missing, self.unseen])
-        return float(np.abs(own / max(1.0, own.sum()) - reference / reference.sum()).sum() / 2)
+        missing, unseen = usual.missing[position], usual.unseen[position]
+        reference = np.append(usual.share[position] * (1 - missing - unseen), [missing, unseen])
+        return float(np.abs(own / max(1.0, own.sum()) - reference / max(NOTHING, reference.sum())).sum() / 2)
+
+    def _error(self, between: _Between, rows: Floats, lengths: Floats, known: Any) -> Floats:
+        """Of a mean: what windows and reference differ by when nothing has changed."""
+        return np.asarray(np.sqrt(between.factor(rows / lengths) / rows + between.factor(self.window) / known))
 
     def _means(self, counts: Floats, rows: Floats) -> tuple[Floats, Floats]:
         """Of location and spread, and of the other functions; all are 0 on the reference, with variance 1."""
@@ -243,33 +397,93 @@ class _Reference:
             main[:, 1] -= self.leak * main[:, 0] ** 2
         return main, counts @ self.rest / rows[:, None]
 
-    def _rate(self, hits: Floats, rows: Floats, reference: float, lengths: Floats, between: _Between) -> _Tests:
-        own, other = between.factor(rows / lengths), between.factor(self.window)
-        p = _binomial(hits / own, rows / own, reference / other, self.all / other)
-        effect = 2 * np.abs(np.arcsin(np.sqrt(hits / rows)) - np.arcsin(np.sqrt(reference / self.all)))
-        return _Tests(p, effect, np.sqrt(1 / rows + 1 / self.all))
+    def _rate(
+        self,
+        question: Literal["missing", "unseen"],
+        hits: Floats,
+        rows: Floats,
+        usual: _Usual,
+        lengths: Floats,
+        between: Mapping[Question, _Between],
+    ) -> _Tests:
+        rows = np.maximum(rows, 1.0)
+        known, rate = (
+            (usual.all, getattr(usual, question))
+            if question in self.rhythmic
+            else (np.full(len(rows), self.all), np.full(len(rows), getattr(self, question) / self.all))
+        )
+        own, other = between[question].factor(rows / lengths), between[question].factor(self.window)
+        p = _binomial(hits / own, rows / own, rate * known / other, known / other)
+        effect = 2 * np.abs(np.arcsin(np.sqrt(hits / rows)) - np.arcsin(np.sqrt(rate)))
+        return _Tests(p, effect, np.sqrt(1 / rows + 1 / known))
 
     def _spreads(self, history: Series) -> dict[Question, _Raw]:
-        """How much more than samples the windows of a calm time differ, by question."""
+        """How much more than samples the windows of a calm time differ, by question; finds the rhythmic ones too.
+
+        Where a week goes up and down the reference as a whole spreads more than any day: location, spread and shape have
+        a rhythm together.
+        """
         if len(history) < FEW_WINDOWS:
             return {}
         rows = np.maximum(history.counts.sum(axis=1), 1.0)
         main, rest = self._means(history.counts, rows)
-        size, freedom = _typical(rows)
+        parts = self.rhythm.cycle.parts_of(history.spans) if self.rhythm and history.spans is not None else None
         found: dict[Question, _Raw] = {}
-        for question, values in zip(MAIN, main.T, strict=False):
-            found[question] = _Raw(_spread(values[:, None], rows), freedom, size)
-        if rest.shape[1]:
-            found["shape"] = _Raw(_spread(rest, rows), freedom, size)
-        everything = rows + history.missing + history.unseen
-        size, freedom = _typical(everything)
+
+        def learn(asked: Mapping[Question, Floats], of: Floats) -> None:
+            apart = {} if parts is None else {name: _within_parts(values, of, parts) for name, values in asked.items()}
+            if any(p < RHYTHMIC for _, p in apart.values()):
+                self.rhythmic.update(asked)
+                found.update({name: raw for name, (raw, _) in apart.items()})
+            else:
+                found.update({name: _within(values, of) for name, values in asked.items()})
+
+        values: dict[Question, Floats] = {name: one[:, None] for name, one in zip(MAIN, main.T, strict=False)}
+        learn(values | ({"shape": rest} if rest.shape[1] else {}), rows)
+        everything = np.maximum(history.rows, 1.0)
         rates: dict[Question, Floats] = {"missing": history.missing, "unseen": history.unseen}
-        for question, hits in rates.items():
+        for name, hits in rates.items():
             rate = hits.sum() / everything.sum()
             if hits.sum() >= 2 * len(history) and rate < 1:
-                scaled = (hits / everything / np.sqrt(rate * (1 - rate)))[:, None]
-                found[question] = _Raw(_spread(scaled, everything), freedom, size)
+                learn({name: (hits / everything / np.sqrt(rate * (1 - rate)))[:, None]}, everything)
         return found
+
+
+def _within(values: Floats, rows: Floats) -> _Raw:
+    """How much more than samples windows differ from their mean."""
+    size = (rows.sum() - (rows**2).sum() / rows.sum()) / (len(rows) - 1)
+    freedom = rows.sum() ** 2 / (rows**2).sum() - 1
+    inside, _ = _squares(values, rows, np.ones((1, len(rows))))
+    return _Raw(inside / (len(rows) - 1), float(freedom), float(size))
+
+
+def _within_parts(values: Floats, rows: Floats, parts: Floats) -> tuple[_Raw, float]:
+    """The same from the mean of windows of their own weekday or hour, and the p-value of these not differing.
+
+    Parameters
+    ----------
+    parts : 1 where a window is of a part, else 0, shape (parts, windows).
+    """
+    parts = parts[parts.sum(axis=1) >= ENOUGH]
+    used = parts.any(axis=0)
+    between, free = len(parts) - 1, int(used.sum()) - len(parts)
+    if between < 1 or free < 1:
+        return _within(values, rows), 1.0
+    raw = _within(values[used], rows[used])
+    inside, across = _squares(values[used], rows[used], parts[:, used])
+    p = float(special.fdtrc(between, free, (across / between) / max(NOTHING, inside / free)))
+    return _Raw(inside / free, max(1.0, raw.freedom - between), raw.rows), p
+
+
+def _squares(values: Floats, rows: Floats, parts: Floats) -> tuple[float, float]:
+    """Squared deviations of windows from the mean of their part, and of parts from that of all, weighed by their rows;
+    each a mean over the functions.
+    """
+    weighed = values * rows[:, None]
+    sums, size = parts @ weighed, parts @ rows
+    within = (values * weighed).sum(axis=0) - (sums**2 / size[:, None]).sum(axis=0)
+    across = (sums**2 / size[:, None]).sum(axis=0) - sums.sum(axis=0) ** 2 / size.sum()
+    return float(np.maximum(0.0, within).mean()), float(across.mean())
 
 
 def _location_and_spread(share: Floats) -> tuple[Floats, float]:
@@ -307,18 +521,6 @@ def _other_functions(share: Floats, groups: NDArray[np.intp], main: Floats) -> F
     left -= known @ (known.T @ left)
     functions, size, _ = np.linalg.svd(left, full_matrices=False)
     return np.asarray(functions[:, size > NOTHING] / root)
-
-
-def _typical(rows: Floats) -> tuple[float, float]:
-    """Size of windows that stands for all of them, and the degrees of freedom that they are worth."""
-    size = (rows.sum() - (rows**2).sum() / rows.sum()) / (len(rows) - 1)
-    return float(size), float(rows.sum() ** 2 / (rows**2).sum() - 1)
-
-
-def _spread(values: Floats, rows: Floats) -> float:
-    """Mean squared deviation of windows from their mean, in units of what sampling explains."""
-    centre = (values * rows[:, None]).sum(axis=0) / rows.sum()
-    return float(((values - centre) ** 2 * rows[:, None]).sum(axis=0).mean() / (len(rows) - 1))
 
 
 def _moderated(raw: Sequence[_Raw | None]) -> list[_Between]:
@@ -371,33 +573,33 @@ def _binomial(hits: Floats, rows: Floats, reference: float, reference_rows: floa
     return np.asarray(np.minimum(1.0, 2 * np.minimum(upper, lower)))
 
 
-def _cauchy(p_values: Sequence[Floats]) -> float:
+def _cauchy(p_values: Floats) -> float:
     """One p-value from many that may depend on each other; a p-value of 1 must not outweigh all others."""
-    p = np.clip(np.concatenate(p_values), SMALLEST_P, LARGEST_P)
+    p = np.clip(p_values, SMALLEST_P, LARGEST_P)
     mean = float(np.where(p < 1e-8, 1 / (np.pi * p), np.tan((0.5 - p) * np.pi)).mean())  # noqa: PLR2004 - tan loses it
     return 1 / (np.pi * mean) if mean > 1e8 else 0.5 - float(np.arctan(mean)) / np.pi  # noqa: PLR2004
 
 
-def _findings(
-    name: str,
-    column: _Reference,
-    window: Series,
-    lengths: Sequence[int],
-    tests: Mapping[Question, _Tests],
-    *,
-    alarm: bool,
-    level: float,
-) -> Iterator[Finding]:
+def _findings(name: str, asked: _Asked, *, alarm: bool, level: float) -> Iterator[Finding]:
     """The strongest length of every question whose p-value is below the level; of an alarm, at least the strongest."""
+    tests, column = asked.tests, asked.column
     strongest = min(tests, key=lambda question: float(np.where(tests[question].matters, tests[question].p, 1.0).min()))
     for question, one in tests.items():
         judged = np.where(one.matters, one.p, 1.0) if one.matters.any() else one.p
         best = int(np.argmin(judged))
         matters, p = bool(one.matters[best]), float(one.p[best])
         if p < level or (alarm and question == strongest):
-            touched = column.touched(window, best)
+            usual = asked.usual if question in column.rhythmic else column.usual_at_any_time(len(judged))
             yield Finding(
-                name, question, lengths[best], p, float(one.effect[best]), matters, alarm and matters, touched
+                column=name,
+                question=question,
+                windows=int(asked.lengths[best]),
+                p=p,
+                effect=float(one.effect[best]),
+                matters=matters,
+                alarm=alarm and matters,
+                touched=column.touched(asked.window, usual, best),
+                like=usual.like,
             )
 
 
@@ -409,7 +611,7 @@ EPISODE = 7
 """Windows in a row without an alarm that end one."""
 
 
-def calm_windows(windows: Sequence[str], alarms: Collection[str]) -> list[str]:
+def calm_windows(windows: Sequence[Name], alarms: Collection[Name]) -> list[Name]:
     """Which windows of one column show how much it varies while nothing has changed, oldest first.
 
     Parameters
@@ -432,12 +634,15 @@ QUESTIONS_SAY = {
 }
 
 
-def sentence(finding: Finding, since: str) -> str:
-    """A finding in words."""
-    what = QUESTIONS_SAY[finding.question].format(effect=finding.effect)
+LIKE_SAYS = {"all": "", "weekday": ", compared with the same weekdays", "hour": ", compared with the same hours"}
+
+
+def sentence(finding: Finding, since: str | None) -> str:
+    """A finding in words; without `since`, of rows that have no time."""
+    what = QUESTIONS_SAY[finding.question].format(effect=finding.effect) + LIKE_SAYS[finding.like]
     weight = "" if finding.matters else "; real, and negligible"
     return (
-        f"{finding.column} {what} since {since}, p = {finding.p:.1g}; "
+        f"{finding.column} {what}{f' since {since}' if since else ''}, p = {finding.p:.1g}; "
         f"it touches at most {finding.touched:.0%} of the rows{weight}"
     )
 
@@ -479,13 +684,14 @@ def tell_apart(
     without = {name: np.zeros(len(rows)) for name in rows}
     for fold in range(FOLDS):
         inside, outside = folds != fold, folds == fold
-        classifier = _boosting(seed).fit(rows[inside], truth[inside])
         held_out = rows[outside]
-        chance[outside] = classifier.predict_proba(held_out)[:, 1]
-        for name in rows:
-            shuffled = held_out.copy()
-            shuffled[name] = rng.permutation(held_out[name].to_numpy())
-            without[name][outside] = classifier.predict_proba(shuffled)[:, 1]
+        with threadpool_limits(1):  # as many rows are too few to share between threads
+            classifier = _boosting(seed).fit(rows[inside], truth[inside])
+            chance[outside] = classifier.predict_proba(held_out)[:, 1]
+            for name in rows:
+                shuffled = held_out.copy()
+                shuffled[name] = rng.permutation(held_out[name].to_numpy())
+                without[name][outside] = classifier.predict_proba(shuffled)[:, 1]
     auc = _auc(truth, chance)
     carried = {name: auc - _auc(truth, values) for name, values in without.items()}
     used = sorted(((loss, name) for name, loss in carried.items() if loss >= USED), reverse=True)

@@ -34,10 +34,13 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, QuantileTransformer, SplineTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import threadpool_limits
 
 from steward.config import ModelFile, OwnEstimator
+from steward.core import history
 from steward.core.features import Encoder, column_positions
+from steward.core.history import Lesson
 from steward.errors import CandidateFailed
 
 FEW_ROWS = 8_000
@@ -114,17 +117,17 @@ class BoundedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, regressor: Estimator) -> None:
         self.regressor = regressor
 
-    def fit(self, matrix: Values, truth: Values) -> Self:
+    def fit(self, matrix: Values, truth: Values, sample_weight: Values | None = None) -> Self:
         self._measure(np.asarray(truth, dtype=float))
-        self.regressor_ = clone(self.regressor).fit(matrix, self._standardise(truth))
+        self.regressor_ = clone(self.regressor).fit(matrix, self._standardise(truth), **_told(sample_weight))
         return self
 
-    def partial_fit(self, matrix: Values, truth: Values) -> Self:
+    def partial_fit(self, matrix: Values, truth: Values, sample_weight: Values | None = None) -> Self:
         """One epoch; the first call learns the label's range."""
         if not hasattr(self, "regressor_"):
             self._measure(np.asarray(truth, dtype=float))
             self.regressor_ = clone(self.regressor)
-        self.regressor_.partial_fit(matrix, self._standardise(truth))
+        self.regressor_.partial_fit(matrix, self._standardise(truth), **_told(sample_weight))
         return self
 
     def predict(self, matrix: Values) -> Values:
@@ -155,8 +158,12 @@ class WeightedEnsemble(BaseEstimator):  # type: ignore[misc]
         self.members = members
         self.weights = weights
 
-    def fit(self, matrix: Values, truth: Values) -> Self:
-        self.members_ = {name: clone(member).fit(matrix, truth) for name, member in self.members.items()}
+    def fit(self, matrix: Values, truth: Values, lessons: Mapping[str, Lesson] | None = None) -> Self:
+        """`lessons` says what each member learns, where that is not all rows alike."""
+        taught = lessons or dict.fromkeys(self.members, Lesson())
+        self.members_ = {
+            name: taught[name].teach(clone(member), matrix, truth) for name, member in self.members.items()
+        }
         first = next(iter(self.members_.values()))
         if hasattr(first, "classes_"):
             self.classes_ = first.classes_
@@ -197,11 +204,19 @@ def build(model: ModelFile, candidate: str, params: Params, *, seed: int, thread
     return Pipeline([("encode", Encoder.of(model)), *_numeric_pipeline(setup, candidate, params).steps])
 
 
-def fit(pipeline: Pipeline, frame: pd.DataFrame, truth: Values, *, threads: int) -> Pipeline:
+def fit(
+    pipeline: Pipeline, frame: pd.DataFrame, truth: Values, *, threads: int, lesson: Lesson | None = None
+) -> Pipeline:
     """Train a pipeline in place with a fixed number of threads, so that the same seed gives the same bits."""
     with steady(threads):
-        pipeline.fit(frame, labels(truth))
+        (lesson or Lesson()).teach(pipeline, frame, labels(truth))
     return answer_alone(pipeline)
+
+
+def takes_weights(model: ModelFile, candidate: str) -> bool:
+    """Can rows count more or less for this candidate's estimator? Raises CandidateFailed if it cannot be made."""
+    first = family(model, candidate).first[0]
+    return bool(has_fit_parameter(build(model, candidate, first, seed=0, threads=1)[-1], "sample_weight"))
 
 
 def predictions(pipeline: Pipeline, frame: pd.DataFrame, model: ModelFile) -> Values:
@@ -286,9 +301,13 @@ def steady(threads: int) -> Iterator[None]:
         yield
 
 
+def _told(weights: Values | None) -> dict[str, Values]:
+    return {} if weights is None else {"sample_weight": weights}
+
+
 def _numeric_pipeline(setup: Setup, candidate: str, params: Params) -> Pipeline:
-    kind = family(setup.model, candidate)
-    return Pipeline([("prepare", kind.prepare(setup, params)), ("estimate", kind.estimator(setup, params))])
+    kind, own = family(setup.model, candidate), history.own(params)
+    return Pipeline([("prepare", kind.prepare(setup, own)), ("estimate", kind.estimator(setup, own))])
 
 
 def _scaled(setup: Setup, params: Params) -> ColumnTransformer:

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import beta, norm, rankdata, t
 
+from steward.config import ERRORS
 from steward.records import Estimate
 
 Array = NDArray[Any]
 
-ERRORS = frozenset({"log_loss", "brier", "rmse", "mae"})
 BOUNDED = frozenset({"accuracy", "balanced_accuracy", "f1_macro", "roc_auc"})
 REGRESSION = frozenset({"rmse", "mae", "r2"})
 
@@ -122,6 +122,17 @@ def paired(
 def discordance(truth: Array, a: Array, b: Array, classes: Sequence[str]) -> float:
     """Share of rows on which exactly one of two classifications is right; 0 for a regression."""
     return float(np.mean(_right(truth, a, classes) != _right(truth, b, classes))) if classes else 0.0
+
+
+def confusion(truth: Array, predictions: Array, classes: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Rows by true class (lines) and predicted class (columns).
+
+    >>> answers = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])
+    >>> confusion(np.array(["no", "yes", "yes"], dtype=object), answers, ["no", "yes"])
+    ((1, 0), (1, 1))
+    """
+    predicted = labels(predictions, classes)
+    return tuple(tuple(int(np.sum((truth == a) & (predicted == b))) for b in classes) for a in classes)
 
 
 def constant(metric: str, truth: Array, classes: Sequence[str], n: int) -> Array:

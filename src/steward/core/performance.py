@@ -5,9 +5,9 @@ of its outcomes can have arrived. An estimate from confidence sees rows that are
 the old answer is no longer right.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, log, sqrt
+from math import sqrt
 from typing import Any, Literal
 
 import numpy as np
@@ -15,19 +15,28 @@ from numpy.typing import NDArray
 from scipy.stats import beta, norm, t
 
 from steward.core import metrics
-from steward.records import Estimate
+from steward.records import Estimate, Reliability
 
 RIPE = 0.9
 """Share of the outcomes that will ever come which makes a window mature."""
 FOLLOWED = 2.0
 """Arrivals must have been followed so many times longer than most took: else those that come late are not known yet."""
+RELIABILITY_BINS = 10
 FEWEST_DELAYS = 50
 """With fewer arrivals nothing is said about when outcomes come."""
 CALIBRATION_BINS = 20
 RISES = (0.02, 0.04, 0.08, 0.16)
 """By how much the error rate may have risen; the watch bets on all of them."""
+REMEMBERED = 200
+"""Windows that the watch keeps: what has been going on for longer is no news."""
+FEWEST_STEPS = 7
+"""With fewer steps from window to window nothing is said about how much windows differ."""
+MEDIAN_OF_SQUARE = 0.4549
+"""Of a squared standard normal variable, whose mean is 1."""
 METHOD_ERROR = 0.01
 """Of an accuracy that is estimated from confidence, under covariate shift."""
+METHOD_SHARE = 0.05
+"""The same of a regression's error, as a share of it."""
 UNSURE = 0.1
 """The reference's error rate is taken from the upper end of its 80 % interval, so that its own error raises no alarm."""
 
@@ -156,6 +165,25 @@ class Calibration:
         return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
 
 
+def reliability(answers: Floats, truth: NDArray[Any], classes: Sequence[str]) -> tuple[Reliability, ...]:
+    """Share of right answers by their confidence, in bins that hold about equally many of n rows; answers are (n, k).
+
+    >>> answers = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])
+    >>> [one.right for one in reliability(answers, np.array(["a", "b", "b"], dtype=object), ["a", "b"])]
+    [1.0, 0.5]
+    """
+    if not len(answers):
+        return ()
+    confidence, right = answers.max(axis=1), metrics.labels(answers, classes) == truth
+    edges = np.unique(np.quantile(confidence, np.linspace(0, 1, RELIABILITY_BINS + 1)[1:-1]))
+    place = np.searchsorted(edges, confidence, side="right")
+    bins = [place == number for number in np.unique(place)]
+    return tuple(
+        Reliability(confidence=float(confidence[mine].mean()), right=float(right[mine].mean()), rows=int(mine.sum()))
+        for mine in bins
+    )
+
+
 @dataclass(frozen=True)
 class ErrorCalibration:
     """How large a regression's errors were at each height of its prediction, on rows that it had not learned from.
@@ -173,11 +201,14 @@ class ErrorCalibration:
     spread: tuple[float, ...]
 
     @classmethod
-    def of(cls, metric: Literal["rmse", "mae"], predictions: Floats, truth: Floats) -> "ErrorCalibration":
-        """Learn from rows with known truth; shapes (n,)."""
+    def of(
+        cls, metric: Literal["rmse", "mae"], predictions: Floats, truth: Floats, height: Floats | None = None
+    ) -> "ErrorCalibration":
+        """Learn from rows with known truth; shapes (n,). `height` is what the bins are of, if not the predictions."""
+        height = predictions if height is None else height
         bins = max(1, min(CALIBRATION_BINS, len(truth) // FEWEST_DELAYS))
-        edges = np.unique(np.quantile(predictions, np.linspace(0, 1, bins + 1)[1:-1]))
-        place = np.searchsorted(edges, predictions, side="right")
+        edges = np.unique(np.quantile(height, np.linspace(0, 1, bins + 1)[1:-1]))
+        place = np.searchsorted(edges, height, side="right")
         errors = np.abs(predictions - truth) ** (2 if metric == "rmse" else 1)
         parts = [errors[place == number] for number in range(len(edges) + 1)]
         return cls(
@@ -212,11 +243,16 @@ class Watch:
     of every window is multiplied, and each window may be the first of the change. Without a change the mean time to an
     alarm is at least `patience` windows.
 
+    Real days differ from each other by more than samples do. How much is learned from the steps between neighbouring windows,
+    of which a change moves only one, and by their median, which one step does not move; what is known at the end judges all
+    windows anew.
+
     Attributes
     ----------
     rate : error rate that is still no reason to worry.
-    evidence : so far, per bet; an alarm when their mean reaches `patience`.
-    dispersion : how many times more error counts of windows vary than a binomial; 1 where windows are like samples.
+    counts : errors and rows of the newest windows, the oldest first.
+    steps : from window to window, what each says of the variance of the error rate beside that of samples; those of versions
+        before this one too.
 
     Examples
     --------
@@ -229,52 +265,86 @@ class Watch:
 
     rate: float
     patience: float
-    dispersion: float = 1.0
-    evidence: tuple[float, ...] = (0.0,) * len(RISES)
+    counts: tuple[tuple[float, float], ...] = ()
+    steps: tuple[float, ...] = ()
     windows: int = 0
-    since: int = 0
-    """Windows that the strongest evidence goes back."""
 
     @classmethod
-    def of(cls, *, errors: int, rows: int, patience: float, dispersion: float = 1.0) -> "Watch":
+    def of(cls, *, errors: int, rows: int, patience: float, steps: Sequence[float] = ()) -> "Watch":
         """Start from the verified test: so many errors on so many rows.
 
         Parameters
         ----------
         patience : windows that may pass, on average, until a false alarm.
+        steps : of the watch over the version before.
         """
         rate = float(beta.ppf(1 - UNSURE, errors + 1, max(1, rows - errors)))
-        return cls(rate=min(rate, 0.98), patience=patience, dispersion=max(1.0, dispersion))
+        return cls(rate=min(rate, 0.98), patience=patience, steps=tuple(steps))
 
     def after(self, *, errors: float, rows: float) -> "Watch":
         """The watch one mature window later; a window without rows changes nothing."""
         if rows <= 0:
             return self
-        evidence = tuple(
-            min(1e300, (1 + before) * exp(self._log_ratio(rise, errors, rows)))
-            for rise, before in zip(RISES, self.evidence, strict=True)
+        steps = (*self.steps, _step(self.counts[-1], (errors, rows))) if self.counts else self.steps
+        return Watch(
+            self.rate,
+            self.patience,
+            (*self.counts, (errors, rows))[-REMEMBERED:],
+            steps[-REMEMBERED:],
+            self.windows + 1,
         )
-        strongest = max(evidence)
-        since = self.since + 1 if strongest > 1 else 0
-        return Watch(self.rate, self.patience, self.dispersion, evidence, self.windows + 1, since)
+
+    @property
+    def wobble(self) -> float:
+        """Variance of the error rate between windows, beside that of samples; 0 until enough windows were seen."""
+        return max(0.0, float(np.median(self.steps))) if len(self.steps) >= FEWEST_STEPS else 0.0
+
+    @property
+    def dispersion(self) -> float:
+        """How many times more the errors of a window as large as those seen vary than those of a sample; at least 1.
+
+        >>> Watch(rate=0.1, patience=365, counts=((9.0, 100.0),), steps=(0.0009,) * 9).dispersion
+        2.0
+        """
+        rows = sum(rows for _, rows in self.counts) / max(1, len(self.counts))
+        return float(self._dispersions(np.array([rows]))[0])
+
+    def _dispersions(self, rows: Floats) -> Floats:
+        return np.asarray(1 + rows * self.wobble / (self.rate * (1 - self.rate)))
+
+    @property
+    def evidence(self) -> tuple[float, ...]:
+        """Per rise that is betted on; an alarm when their mean reaches `patience`. Every window may be the first of the change."""
+        if not self.counts:
+            return (0.0,) * len(RISES)
+        errors, rows = np.array(self.counts).T
+        new = np.minimum(0.99, self.rate + np.array(RISES))[:, None]
+        ratio = errors * np.log(new / self.rate) + (rows - errors) * np.log((1 - new) / (1 - self.rate))
+        since = np.cumsum((ratio / self._dispersions(rows))[:, ::-1], axis=1)
+        return tuple(np.exp(np.minimum(since, 600.0)).sum(axis=1).tolist())
 
     @property
     def alarm(self) -> bool:
-        return sum(self.evidence) / len(self.evidence) >= self.patience
+        return sum(self.evidence) / len(RISES) >= self.patience
 
     def as_json(self) -> dict[str, Any]:
-        return {**vars(self), "evidence": list(self.evidence), "alarm": self.alarm}
+        kept = {**vars(self), "counts": [list(one) for one in self.counts], "steps": list(self.steps)}
+        return {**kept, "evidence": list(self.evidence), "wobble": self.wobble, "alarm": self.alarm}
 
     @classmethod
-    def read(cls, document: dict[str, Any]) -> "Watch":
-        kept = {name: value for name, value in document.items() if name != "alarm"}
-        return cls(**{**kept, "evidence": tuple(kept["evidence"])})
+    def read(cls, document: Mapping[str, Any]) -> "Watch":
+        """From its `as_json`; one of an earlier Steward, which kept no counts, begins anew."""
+        counts = tuple((float(errors), float(rows)) for errors, rows in document.get("counts", ()))
+        plain = {name: document[name] for name in ("rate", "patience", "windows")}
+        return cls(counts=counts, steps=tuple(document.get("steps", ())), **plain)
 
-    def _log_ratio(self, rise: float, errors: float, rows: float) -> float:
-        """Log likelihood ratio of the risen rate against the old one, tempered by the dispersion."""
-        new = min(0.99, self.rate + rise)
-        ratio = errors * log(new / self.rate) + (rows - errors) * log((1 - new) / (1 - self.rate))
-        return min(600.0, ratio / self.dispersion)
+
+def _step(before: tuple[float, float], now: tuple[float, float]) -> float:
+    """What the step between two windows says of the variance of the rate between windows, beside that of samples."""
+    (errors, rows), (more, others) = before, now
+    rate = (errors + more + 1) / (rows + others + 2)
+    squared = (errors / rows - more / others) ** 2
+    return (squared / MEDIAN_OF_SQUARE - rate * (1 - rate) * (1 / rows + 1 / others)) / 2
 
 
 @dataclass(frozen=True)
@@ -322,6 +392,18 @@ def fallen(live: Estimate, *, floor: float | None, verified: Estimate | None, me
         error = (verified.high - verified.low) / 2
         return Fall("verified", metric, live, verified.value, _loss(live, verified.value, error, metric))
     return None
+
+
+def widened(estimate: Estimate, dispersion: float) -> Estimate:
+    """An interval over several windows that differ from each other by so many times more than samples do.
+
+    >>> wide = widened(Estimate(value=0.8, low=0.7, high=0.85), 4.0)
+    >>> round(wide.low, 3), round(wide.high, 3)
+    (0.6, 0.9)
+    """
+    times = sqrt(dispersion)
+    low, high = (estimate.value + (end - estimate.value) * times for end in (estimate.low, estimate.high))
+    return Estimate(value=estimate.value, low=low, high=high)
 
 
 def recovered(value: float, reference: float, metric: str) -> bool:
@@ -376,8 +458,11 @@ def effective(weight: Floats) -> float:
     return float(weight.sum() ** 2 / squares) if squares else 0.0
 
 
-def expected_loss(calibration: Calibration, reference: Floats, counts: Floats) -> Estimate | None:
-    """How much accuracy these rows cost against the reference's, by the champion's own confidence; None without rows.
+def expected_loss(calibration: Calibration | ErrorCalibration, reference: Floats, counts: Floats) -> Estimate | None:
+    """What these rows cost against the reference's, by the champion's own answers; None without rows.
+
+    Of a classification how much accuracy; of a regression which share of its error is more than it was, as the loss of
+    `Fall` is.
 
     Limits are of 90 %, so that the low one is passed by chance once in twenty times; they hold the method's own error too,
     which no number of rows removes.
@@ -390,16 +475,31 @@ def expected_loss(calibration: Calibration, reference: Floats, counts: Floats) -
     >>> loss = expected_loss(calibration, np.array([500.0, 500.0]), np.array([800.0, 200.0]))
     >>> round(loss.value, 3), loss.low > 0
     (0.105, True)
+    >>> errors = ErrorCalibration("mae", edges=(7.0,), rows=(1_000, 1_000), error=(1.0, 3.0), spread=(1.0, 2.0))
+    >>> loss = expected_loss(errors, np.array([500.0, 500.0]), np.array([200.0, 800.0]))
+    >>> round(loss.value, 3), loss.low > 0
+    (0.231, True)
     """
     if not counts.sum() or not reference.sum():
         return None
-    right, rows = np.array(calibration.right), np.array(calibration.rows)
-    now, before = counts / counts.sum(), reference / reference.sum()
-    variance = METHOD_ERROR**2 + ((now - before) ** 2 * right * (1 - right) / (rows + 1)).sum()
+    now, before, rows = counts / counts.sum(), reference / reference.sum(), np.array(calibration.rows)
+    if isinstance(calibration, Calibration):
+        wrong, power = 1 - np.array(calibration.right), 1.0
+        unsure = wrong * (1 - wrong)
+    else:
+        wrong, power = np.array(calibration.error), 0.5 if calibration.metric == "rmse" else 1.0
+        unsure = np.array(calibration.spread) ** 2
+    more, variance = float(((now - before) * wrong).sum()), ((now - before) ** 2 * unsure / (rows + 1)).sum()
     for share, total in ((now, counts.sum()), (before, reference.sum())):
-        variance += ((share * right**2).sum() - (share * right).sum() ** 2) / total
-    value = float(((before - now) * right).sum())
-    half = float(norm.ppf(0.95)) * sqrt(variance)
+        variance += ((share * wrong**2).sum() - (share * wrong).sum() ** 2) / total
+    if isinstance(calibration, Calibration):
+        value, error = more, sqrt(variance + METHOD_ERROR**2)
+    else:
+        live = max(1e-300, float((now * wrong).sum()))
+        left = max(1e-300, 1 - more / live)
+        value = 1 - left**power
+        error = sqrt(variance * (power * left ** (power - 1) / live) ** 2 + METHOD_SHARE**2)
+    half = float(norm.ppf(0.95)) * error
     return Estimate(value=value, low=value - half, high=value + half)
 
 

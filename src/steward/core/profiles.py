@@ -40,6 +40,8 @@ PREDICTION, CONFIDENCE = "prediction", "confidence"
 
 Counts = NDArray[np.int64]
 Kind = Literal["number", "category"]
+Span = tuple[float, float]
+"""Beginning and end, seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -152,20 +154,25 @@ class ColumnProfile:
         """Rows with a value that has a bin."""
         return sum(self.counts)
 
+    @property
+    def rows(self) -> int:
+        return self.known + self.missing + self.unseen
+
     def __add__(self, other: Self) -> "ColumnProfile":
-        return ColumnProfile(
-            counts=tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)),
-            missing=self.missing + other.missing,
-            unseen=self.unseen + other.unseen,
-            minimum=min(_there(self.minimum, other.minimum), default=None),
-            maximum=max(_there(self.maximum, other.maximum), default=None),
-            total=self.total + other.total,
-            squares=self.squares + other.squares,
+        return ColumnProfile.sum([self, other])
+
+    @classmethod
+    def sum(cls, parts: Sequence["ColumnProfile"]) -> Self:
+        """Of one and more over the same bins."""
+        return cls(
+            counts=tuple(np.array([one.counts for one in parts], dtype=np.int64).sum(axis=0).tolist()),
+            missing=sum(one.missing for one in parts),
+            unseen=sum(one.unseen for one in parts),
+            minimum=min((one.minimum for one in parts if one.minimum is not None), default=None),
+            maximum=max((one.maximum for one in parts if one.maximum is not None), default=None),
+            total=sum(one.total for one in parts),
+            squares=sum(one.squares for one in parts),
         )
-
-
-def _there(*values: float | None) -> list[float]:
-    return [value for value in values if value is not None]
 
 
 @dataclass(frozen=True)
@@ -209,21 +216,24 @@ class Series:
     Attributes
     ----------
     counts : shape (windows, bins); missing, unseen : shape (windows,).
+    spans : where each window begins and ends, seconds since 1970, shape (windows, 2); None if that is not known.
     """
 
     kind: Kind
     counts: NDArray[np.float64]
     missing: NDArray[np.float64]
     unseen: NDArray[np.float64]
+    spans: NDArray[np.float64] | None = None
 
     @classmethod
-    def of(cls, kind: Kind, windows: Iterable[ColumnProfile]) -> Self:
-        found = list(windows)
+    def of(cls, kind: Kind, windows: Iterable[ColumnProfile], spans: Iterable[Span] = ()) -> Self:
+        found, times = list(windows), list(spans)
         return cls(
             kind,
             np.array([one.counts for one in found], dtype=float),
             np.array([one.missing for one in found], dtype=float),
             np.array([one.unseen for one in found], dtype=float),
+            np.array(times, dtype=float) if times else None,
         )
 
     def __len__(self) -> int:
@@ -231,16 +241,36 @@ class Series:
 
     def __add__(self, other: Self) -> "Series":
         """These windows, then the other ones."""
-        joined = (np.concatenate(pair) for pair in zip(self._arrays, other._arrays, strict=True))
-        return Series(self.kind, *joined)
+        counts, missing, unseen = (np.concatenate(pair) for pair in zip(self._arrays, other._arrays, strict=True))
+        spans = None if self.spans is None or other.spans is None else np.concatenate([self.spans, other.spans])
+        return Series(self.kind, counts, missing, unseen, spans)
+
+    @property
+    def rows(self) -> NDArray[np.float64]:
+        """Of each window, whatever stands in them."""
+        return np.asarray(self.counts.sum(axis=1) + self.missing + self.unseen)
 
     def newest(self, lengths: Sequence[int]) -> "Series":
         """The newest 1, 2, 3 … windows, each time added up."""
-        return Series(self.kind, *(np.array([one[-n:].sum(axis=0) for n in lengths]) for one in self._arrays))
+        return self.summed(np.full(len(lengths), len(self)), np.asarray(lengths))
+
+    def summed(self, ends: NDArray[np.intp], lengths: NDArray[np.intp]) -> "Series":
+        """So many windows before each end, added up."""
+        return Series(self.kind, *(running(one, ends, lengths) for one in self._arrays))
 
     @property
     def _arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         return self.counts, self.missing, self.unseen
+
+
+def running(values: NDArray[np.float64], ends: NDArray[np.intp], lengths: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Sums of so many values before each end.
+
+    >>> running(np.array([1.0, 2.0, 4.0]), np.array([2, 3]), np.array([2, 1])).tolist()
+    [3.0, 4.0]
+    """
+    total = np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
+    return np.asarray(total[ends] - total[ends - lengths])
 
 
 @dataclass(frozen=True)
@@ -249,35 +279,41 @@ class Baseline:
 
     Attributes
     ----------
-    bins : per column; `prediction` and `confidence` among them.
-    windows : of the columns of the contract and its features, in order of time; one where rows have no time.
-    answers : of `prediction` and `confidence`, on rows that the version had not learned from.
+    bins : per column; `prediction` and `confidence` among them, which are counted on rows that the version had not learned
+        from.
+    windows : in order of time; one where rows have no time.
+    spans : of each window; none where rows have no time.
     """
 
     bins: dict[str, Bins]
     windows: tuple[Profile, ...]
-    answers: Profile
+    spans: tuple[Span, ...] = ()
 
     @property
-    def columns(self) -> dict[str, list[ColumnProfile]]:
-        """The windows of each column."""
-        names = self.windows[0].columns if self.windows else {}
-        found = {name: [one.columns[name] for one in self.windows] for name in names}
-        return found | {name: [one] for name, one in self.answers.columns.items()}
+    def whole(self) -> Profile:
+        """All windows together."""
+        rows = sum(one.rows for one in self.windows)
+        return Profile(rows, {n: ColumnProfile.sum([one.columns[n] for one in self.windows]) for n in self.bins})
 
     @property
     def series(self) -> dict[str, Series]:
-        """As `Detector` takes them; windows in which a column has no row say nothing of it."""
-        return {name: self.series_of(name, windows) for name, windows in self.columns.items()}
+        """As `Detector` takes them."""
+        return {name: self.series_of(name, self.windows, self.spans) for name in self.bins}
 
-    def series_of(self, name: str, windows: Iterable[ColumnProfile]) -> Series:
-        return Series.of(self.bins[name].kind, [one for one in windows if one.known + one.missing + one.unseen])
+    def series_of(self, name: str, windows: Iterable[Profile], spans: Iterable[Span] = ()) -> Series:
+        """Windows of one column; those in which it has no row say nothing of it."""
+        times = list(spans)
+        found = [one.columns[name] for one in windows]
+        there = [place for place, one in enumerate(found) if one.rows]
+        return Series.of(
+            self.bins[name].kind, [found[place] for place in there], [times[place] for place in there] if times else ()
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {
             "bins": {name: bins.as_json() for name, bins in self.bins.items()},
             "windows": [one.as_json() for one in self.windows],
-            "answers": self.answers.as_json(),
+            "spans": self.spans,
         }
 
     @classmethod
@@ -285,7 +321,7 @@ class Baseline:
         return cls(
             {name: Bins.read(bins) for name, bins in document["bins"].items()},
             tuple(Profile.read(one) for one in document["windows"]),
-            Profile.read(document["answers"]),
+            tuple((start, end) for start, end in document["spans"]),
         )
 
 

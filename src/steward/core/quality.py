@@ -162,13 +162,10 @@ def _of_rows(found: Incoming) -> Iterator[QualityFinding]:
 
 def _of_values(found: Incoming) -> Iterator[QualityFinding]:
     """Values that training did not know, or not so many of them."""
-    reference = found.baseline.columns
+    reference = found.baseline.whole
     for name, column in found.profile.columns.items():
-        bins, known = (
-            found.baseline.bins[name],
-            sum(reference[name][1:], reference[name][0]) if reference[name] else None,
-        )
-        if known is None or not found.profile.rows:
+        bins, known = found.baseline.bins[name], reference.columns[name]
+        if not known.rows or not found.profile.rows:
             continue
         if name in found.unseen and name not in found.facts.values:
             legal = (*bins.levels, *bins.rare)
@@ -233,7 +230,7 @@ def _range(name: str, column: ColumnProfile, known: ColumnProfile) -> Iterator[Q
 
 def _missing(name: str, column: ColumnProfile, known: ColumnProfile) -> Iterator[QualityFinding]:
     """More missing values than training had, surely and by much; or nothing else."""
-    rows, trained = column.known + column.missing + column.unseen, known.known + known.missing + known.unseen
+    rows, trained = column.rows, known.rows
     if not rows or not trained:
         return
     share, before = column.missing / rows, known.missing / trained

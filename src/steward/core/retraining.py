@@ -19,7 +19,20 @@ STRENGTH: tuple[Kind, ...] = (
     "manual", "accuracy", "concept_drift", "event", "new_rows", "new_feature", "data_drift", "schedule",
 )  # fmt: skip
 REJECTED_IN_A_ROW = 3
+ATTEMPTS = 3
+"""So often a cause may start a training that ends without a promotion; then a person is asked."""
+FOR_A_PERSON = ("circuit breaker", "attempts")
+"""Rules that wait for somebody to look."""
+REST = 4
+"""Looks from one training to the next one that nothing but new rows asks for: a quarter of the looks train at most."""
+HARMLESS = 0.3
+"""A training for new rows alone is judged together with those before it. Its own sealed rows have to show that it does no
+harm: as many as find a difference of so much."""
 WEEK = timedelta(days=7)
+TO_BEGIN = timedelta(minutes=15)
+"""A training that was decided and has not begun by then is lost; the next look starts it again."""
+TO_END = timedelta(hours=3)
+"""A training without a verdict is thought to run so long."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,19 @@ class Training:
     cause: str
     verdict: Literal["promote", "hold", "reject"] | None = None
     """None while it runs, and if it ended without one."""
+    failure: str | None = None
+    """The error that ended it without a verdict."""
+
+    @property
+    def in_vain(self) -> str | None:
+        """How it ended, if that was not a promotion; None while it runs.
+
+        >>> Training(datetime.min, "event", "this", failure="ContractRefused").in_vain
+        'failed (ContractRefused)'
+        """
+        if self.verdict in ("hold", "reject"):
+            return f"ended in {self.verdict}"
+        return f"failed ({self.failure})" if self.failure and self.verdict is None else None
 
 
 @dataclass(frozen=True)
@@ -63,12 +89,14 @@ class Situation:
     Attributes
     ----------
     trainings : started so far, in order of time.
+    looks : at the model since the last one, this one included.
     missing_rows : for a difference worth finding, how many labelled rows must still arrive before a verdict is possible.
     """
 
     trainings: tuple[Training, ...] = ()
     missing_rows: int = 0
     running: bool = False
+    looks: int = REST
     missing_for: Mapping[str, int] = field(default_factory=dict)
     """By cause, the same where a trigger has measured a loss: a large one takes fewer rows to verify."""
 
@@ -145,7 +173,7 @@ def decide(policy: Retrain, triggers: Sequence[Trigger], situation: Situation, *
         if refusal is None:
             return Decision(True, trigger, tuple(refusals))
         refusals.append(refusal)
-    asked = any(refusal.rule == "circuit breaker" for refusal in refusals)
+    asked = any(refusal.rule in FOR_A_PERSON for refusal in refusals)
     return Decision(False, None, tuple(refusals), ask_a_person=asked)
 
 
@@ -154,13 +182,15 @@ def _rules(policy: Retrain, trigger: Trigger, situation: Situation, at: datetime
     trainings = situation.trainings
     if situation.running:
         yield Refusal(trigger, "one at a time", "a training is running")
-    same = [one for one in trainings if one.cause == trigger.cause]
-    if same and trigger.kind != "schedule":
-        yield Refusal(trigger, "one run per cause", f"a training was started for this on {same[-1].at:%Y-%m-%d %H:%M}")
+    if trigger.kind != "schedule":
+        yield from _had(trigger, [one for one in trainings if one.cause == trigger.cause])
     if trigger.kind in UNCONDITIONAL:
         return
     if trigger.kind != "new_rows" and trigger.kind not in policy.on:
         yield Refusal(trigger, "retrain.on", f"{trigger.kind} is not among retrain.on of the model file")
+    if trigger.kind == "new_rows" and policy.continuous is None and situation.looks < REST:
+        why = f"new rows alone ask for a training at every {_th(REST)} look; this is the {_th(situation.looks)} since the last"
+        yield Refusal(trigger, "rest", why)
     if trigger.kind == "data_drift" and not (trigger.loss_low or 0) > 0:
         yield Refusal(trigger, "expected loss", f"{trigger.reason}; it is not expected to cost anything")
     if _rejected_in_a_row(trainings) >= REJECTED_IN_A_ROW:
@@ -171,6 +201,18 @@ def _rules(policy: Retrain, trigger: Trigger, situation: Situation, at: datetime
     if missing > 0:
         why = f"{missing:,} more labelled rows are needed before a verdict is possible"
         yield Refusal(trigger, "sealed rows", why)
+
+
+def _had(trigger: Trigger, before: Sequence[Training]) -> Iterator[Refusal]:
+    """A cause is trained for once; again if that was in vain, after the cooldown and with sealed rows for another verdict."""
+    if not before:
+        return
+    last = before[-1]
+    if trigger.kind == "manual" or last.in_vain is None:
+        yield Refusal(trigger, "one run per cause", f"a training was started for this on {last.at:%Y-%m-%d %H:%M}")
+    elif len(before) >= ATTEMPTS:
+        why = f"{len(before)} trainings for this were in vain, the last one {last.in_vain}; somebody has to look"
+        yield Refusal(trigger, "attempts", why)
 
 
 def _rejected_in_a_row(trainings: Sequence[Training]) -> int:
@@ -195,6 +237,14 @@ def _too_soon(policy: Retrain, trigger: Trigger, trainings: Sequence[Training], 
     if len(recent) >= policy.max_per_week:
         why = f"triggers have asked for {len(recent)} trainings within seven days; {policy.max_per_week} are allowed"
         yield Refusal(trigger, "budget", why, recent[0] + WEEK if recent else None)
+
+
+def _th(number: int) -> str:
+    """
+    >>> [_th(number) for number in (1, 2, 3, 4)]
+    ['1st', '2nd', '3rd', '4th']
+    """
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number, 'th') }"
 
 
 def _hours(duration: timedelta) -> str:

@@ -18,8 +18,10 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 from sklearn.pipeline import Pipeline
 
 from steward.config import ModelFile
-from steward.core.estimators import Space, align, build, copies, family, fit, labels, steady
+from steward.core import history
+from steward.core.estimators import Space, align, build, copies, family, fit, labels, steady, takes_weights
 from steward.core.features import Encoder
+from steward.core.history import Lesson
 from steward.errors import CandidateFailed
 from steward.records import Trial
 
@@ -36,6 +38,8 @@ ENSEMBLE_MEMBERS = 40
 ENSEMBLE_GAIN = 1e-4
 
 Values = NDArray[Any]
+Told = Mapping[str, Values]
+"""Sample weights, where rows do not all count alike."""
 Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Positions of the rows to fit on, and of the rows that choose."""
 Report = Callable[[int, float], None]
@@ -51,7 +55,9 @@ class SearchResult:
     params : best setting, with the rounds or epochs that early stopping found and the copies that a refit averages.
     loss : log loss or root mean squared error of `predictions`.
     predictions : of the best setting, one copy, on the rows that choose: the validation rows, or out-of-fold on train
-        rows followed by validation rows. Shape (n, classes) or (n,).
+        rows followed by validation rows; of those the newest where it matters how old a row is (see `history.judges`).
+        Shape (n, classes) or (n,).
+    rows : positions of the rows that choose among train rows followed by validation rows, in their order.
     fit_seconds : of the best setting on one set of fit rows, preparation included.
     """
 
@@ -59,12 +65,13 @@ class SearchResult:
     loss: float
     trials: tuple[Trial, ...]
     predictions: Values
+    rows: NDArray[np.intp]
     chosen_on: Literal["validation", "cross_validation"]
     search_seconds: float
     fit_seconds: float
 
 
-def search(
+def search(  # noqa: PLR0913 - what is searched, on which rows, and how
     model: ModelFile,
     candidate: str,
     train_frame: pd.DataFrame,
@@ -73,6 +80,7 @@ def search(
     validation_truth: Values,
     *,
     groups: Values | None = None,
+    times: Values | None = None,
     seed: int,
     threads: int,
     known: Mapping[str, Any] | None = None,
@@ -83,6 +91,7 @@ def search(
     Parameters
     ----------
     groups : of train rows followed by validation rows; the rows of a group stay in one fold.
+    times : of train rows followed by validation rows, seconds since 1970; needed for `model.train`.
     known : the setting of an earlier training, to be tried before all others.
     on_trial : called after each setting.
 
@@ -92,8 +101,8 @@ def search(
     """
     truth = np.concatenate([train_truth, validation_truth])
     frame = pd.concat([train_frame, validation_frame], ignore_index=True)
-    splits = folds(model, truth, len(train_truth), groups=groups, seed=seed)
-    tried = Search(candidate, Rows(model, frame, truth, splits), seed=seed, threads=threads, known=known)
+    splits = folds(model, truth, len(train_truth), groups=groups, times=times, seed=seed)
+    tried = Search(candidate, Rows(model, frame, truth, splits, times), seed=seed, threads=threads, known=known)
     for _ in range(model.search.trials):
         trial = tried.try_next()
         if on_trial:
@@ -108,18 +117,38 @@ def refit(
     frame: pd.DataFrame,
     truth: Values,
     *,
+    times: Values | None = None,
     seed: int,
     threads: int,
 ) -> Pipeline:
-    """The candidate's pipeline trained on these rows; raises CandidateFailed with the estimator's own reason."""
+    """The candidate's pipeline trained on these rows, or on those of them that its parameters say.
+
+    Parameters
+    ----------
+    times : of the rows, seconds since 1970; needed for `model.train`.
+
+    Raises
+    ------
+    CandidateFailed : with the estimator's own reason.
+    """
+    if times is None and history.looks_at_times(params):
+        raise CandidateFailed(f"{candidate} learns from a part of the past, and these rows have no times", got=params)
+    lesson = None if times is None else Lesson.of(params, times)
     try:
-        return fit(build(model, candidate, params, seed=seed, threads=threads), frame, truth, threads=threads)
+        pipeline = build(model, candidate, params, seed=seed, threads=threads)
+        return fit(pipeline, frame, truth, threads=threads, lesson=lesson)
     except (ValueError, TypeError, ArithmeticError) as problem:
         raise CandidateFailed(f"{candidate} cannot be trained", got=_reason(problem)) from problem
 
 
 def folds(
-    model: ModelFile, truth: Values, train_rows: int, *, groups: Values | None = None, seed: int
+    model: ModelFile,
+    truth: Values,
+    train_rows: int,
+    *,
+    groups: Values | None = None,
+    times: Values | None = None,
+    seed: int,
 ) -> tuple[Split, ...]:
     """Which rows fit and which choose; the same for every candidate.
 
@@ -129,7 +158,18 @@ def folds(
     Parameters
     ----------
     truth : of train rows followed by validation rows.
+    times : of the same rows; with them only the newest rows choose (see `history.judges`).
     """
+    splits = _folds(model, truth, train_rows, groups, seed)
+    if times is None:
+        return splits
+    choosing = np.sort(np.concatenate([choose for _, choose in splits]))
+    judges = choosing[history.judges(model.train, times[choosing])]
+    judged = tuple((fit, choose[np.isin(choose, judges)]) for fit, choose in splits)
+    return tuple(split for split in judged if len(split[1]))
+
+
+def _folds(model: ModelFile, truth: Values, train_rows: int, groups: Values | None, seed: int) -> tuple[Split, ...]:
     positions = np.arange(len(truth))
     one: tuple[Split, ...] = ((positions[:train_rows], positions[train_rows:]),)
     if model.split.by == "time" or len(truth) >= model.search.cross_validate_below:
@@ -214,6 +254,8 @@ class _Fold:
     choose: Values
     choose_truth: Values
     positions: NDArray[np.intp]
+    times: Values | None = None
+    """Of the rows to fit on."""
 
 
 class Rows:
@@ -223,21 +265,34 @@ class Rows:
     ----------
     frame, truth : train rows followed by validation rows.
     splits : of these rows; see `folds`.
+    times : of these rows, seconds since 1970; with them a setting may say how much of the past it learns from.
     """
 
-    def __init__(self, model: ModelFile, frame: pd.DataFrame, truth: Values, splits: tuple[Split, ...]) -> None:
+    def __init__(
+        self,
+        model: ModelFile,
+        frame: pd.DataFrame,
+        truth: Values,
+        splits: tuple[Split, ...],
+        times: Values | None = None,
+    ) -> None:
         self.model = model
+        self.frame = frame
         self.truth = truth
-        self.folds = [self._encode(frame, truth, *split) for split in splits]
+        self.splits = splits
+        self.times = times
         self.fit_rows = len(splits[0][0])
+        self._folds: dict[tuple[int, str | int], _Fold] = {}
         self._prepared: dict[tuple[Any, ...], tuple[_Fold, float]] = {}
 
-    def prepared(self, number: int, pipeline: Pipeline, key: tuple[Any, ...]) -> tuple[_Fold, float]:
+    def prepared(
+        self, number: int, pipeline: Pipeline, key: tuple[Any, ...], past: str | int = "all"
+    ) -> tuple[_Fold, float]:
         """A fold after the pipeline's `prepare` step, and the seconds that this took; `key` names the way."""
-        fold, step = self.folds[number], pipeline["prepare"]
+        fold, step = self._fold(number, past), pipeline["prepare"]
         if step == "passthrough":
             return fold, 0.0
-        if (number, key) not in self._prepared:
+        if (number, past, key) not in self._prepared:
             started = time.perf_counter()
             fitted = step.fit(fold.fit, fold.fit_truth)
             ready = _Fold(
@@ -246,19 +301,30 @@ class Rows:
                 fitted.transform(fold.choose),
                 fold.choose_truth,
                 fold.positions,
+                fold.times,
             )
-            self._prepared[number, key] = ready, time.perf_counter() - started
-        return self._prepared[number, key]
+            self._prepared[number, past, key] = ready, time.perf_counter() - started
+        return self._prepared[number, past, key]
 
-    def _encode(self, frame: pd.DataFrame, truth: Values, fit_rows: Values, choose: Values) -> _Fold:
-        encoder = Encoder.of(self.model).fit(frame.iloc[fit_rows])
-        texts = labels(truth)
+    def _fold(self, number: int, past: str | int) -> _Fold:
+        """A split, encoded by what is known of that much of the past."""
+        if (number, past) not in self._folds:
+            fit_rows, choose = self.splits[number]
+            if self.times is not None:
+                fit_rows = fit_rows[history.kept({history.HISTORY: past}, self.times[fit_rows])]
+            self._folds[number, past] = self._encode(fit_rows, choose)
+        return self._folds[number, past]
+
+    def _encode(self, fit_rows: Values, choose: Values) -> _Fold:
+        encoder = Encoder.of(self.model).fit(self.frame.iloc[fit_rows])
+        texts = labels(self.truth)
         return _Fold(
-            encoder.transform(frame.iloc[fit_rows]),
+            encoder.transform(self.frame.iloc[fit_rows]),
             texts[fit_rows],
-            encoder.transform(frame.iloc[choose]),
+            encoder.transform(self.frame.iloc[choose]),
             texts[choose],
             choose,
+            None if self.times is None else self.times[fit_rows],
         )
 
 
@@ -272,6 +338,7 @@ class _Best:
     params: dict[str, Any] = field(default_factory=dict)
     loss: float = np.inf
     predictions: Values = field(default_factory=lambda: np.empty(0))
+    rows: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     losses: Values = field(default_factory=lambda: np.empty(0))
     early: Values = field(default_factory=lambda: np.empty(0))
     seconds: float = 0.0
@@ -297,10 +364,9 @@ class Search:
         self.seed = seed
         self.threads = threads
         self.family = family(rows.model, candidate)
-        self.space = self.family.space(rows.fit_rows)
-        before = {name: value for name, value in (known or {}).items() if name in self.space}
-        others = (setting for setting in self.family.first if setting != before)
-        self.first = (before, *others) if before else self.family.first
+        self.dimensions = self._dimensions()
+        self.space = {**self.family.space(rows.fit_rows), **self.dimensions}
+        self.first = self._first(known or {})
         pruner = optuna.pruners.PercentilePruner(self.family.go_on, PRUNE_AFTER_TRIALS)
         self.study = optuna.create_study(sampler=_sampler(seed), pruner=pruner)
         self.best = _Best()
@@ -332,19 +398,37 @@ class Search:
             loss=self.best.loss,
             trials=tuple(self.trials),
             predictions=self.best.predictions,
-            chosen_on="validation" if len(self.rows.folds) == 1 else "cross_validation",
+            rows=self.best.rows,
+            chosen_on="validation" if len(self.rows.splits) == 1 else "cross_validation",
             search_seconds=sum(trial.seconds for trial in self.trials),
             fit_seconds=self.best.seconds,
         )
 
+    def _dimensions(self) -> dict[str, list[Any]]:
+        """How much of the past to learn from, where the model file leaves a choice."""
+        train = self.model.train
+        if self.rows.times is None or not train.looks_at_times:
+            return {}
+        return history.space(train, weights=takes_weights(self.model, self.candidate))
+
+    def _first(self, known: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+        """Settings to try before the search: the known one, and the family's first with every choice of the past."""
+        one, *others = history.starts(self.dimensions)
+        best, *rest = self.family.first
+        first = [*({**best, **start} for start in (one, *others)), *({**setting, **one} for setting in rest)]
+        offered = self.dimensions
+        before = {name: v for name, v in known.items() if name in self.space and v in offered.get(name, (v,))}
+        return ({**one, **before}, *(each for each in first if each != before)) if before else tuple(first)
+
     def _try(self, number: int) -> Trial:
         import optuna
 
-        first = self.first
-        if number < len(first) and first[number]:
-            self.study.enqueue_trial(dict(first[number]))
+        first = self.first[number] if number < len(self.first) else None
+        if first:
+            self.study.enqueue_trial(dict(first))
         trial = self.study.ask()
-        params = {} if number < len(first) and not first[number] else _suggest(trial, self.space)
+        asked = self.dimensions if first is not None and not history.own(first) else self.space
+        params = _suggest(trial, asked)
         started = time.perf_counter()
         loss: float | None = None
         self.stages = []
@@ -364,7 +448,7 @@ class Search:
     def _evaluate(self, params: dict[str, Any], trial: Any) -> float:
         """Loss of a setting over all folds; keeps its predictions if it is the best so far."""
         started = time.perf_counter()
-        folds, classes = self.rows.folds, self.model.classes
+        folds, classes = self.rows.splits, self.model.classes
         predictions = np.zeros((len(self.rows.truth), len(classes)) if classes else len(self.rows.truth))
         losses = np.full(len(self.rows.truth), np.nan)
         scored = np.empty(0, dtype=np.intp)
@@ -386,7 +470,8 @@ class Search:
         if loss < self.best.loss:
             kept_params = params | ({"max_iter": max(1, round(np.mean(rounds)))} if any(rounds) else {})
             seconds = (time.perf_counter() - started + preparing) / len(folds)
-            self.best = _Best(kept_params, loss, predictions[np.sort(scored)], losses, self.early, seconds)
+            scored.sort()
+            self.best = _Best(kept_params, loss, predictions[scored], scored, losses, self.early, seconds)
         return loss
 
     def _race(self, losses: Values, best: Values | None) -> None:
@@ -402,7 +487,7 @@ class Search:
 
     def _prepared(self, number: int, params: dict[str, Any]) -> tuple[_Fold, float]:
         key = self.family.prepare, self.seed, *(params.get(name) for name in self.family.prepared_by)
-        return self.rows.prepared(number, self._pipeline(params), key)
+        return self.rows.prepared(number, self._pipeline(params), key, params.get(history.HISTORY, "all"))
 
     def _pipeline(self, params: dict[str, Any]) -> Pipeline:
         return build(self.model, self.candidate, params, seed=self.seed, threads=self.threads)
@@ -411,24 +496,26 @@ class Search:
         """Stages kept (0 where early stopping does not decide) and predictions on the fold's choosing rows."""
         estimator = self._pipeline(params)[-1]
         most = self.family.most(len(fold.fit))
+        weights = None if fold.times is None else history.weights(params, fold.times)
+        told = {} if weights is None else {"sample_weight": weights}
         self.stages.append(most if self.family.stages == "trees" else 1)
         match self.family.stages:
             case "rounds":
-                return self._fit_rounds(estimator, fold, most, params["learning_rate"], report)
+                return self._fit_rounds(estimator, fold, told, most, params["learning_rate"], report)
             case "epochs":
-                return self._fit_epochs(estimator, fold, most, report)
+                return self._fit_epochs(estimator, fold, told, most, report)
             case "trees" if report:
                 self.stages[-1] = most // 4
-                estimator.set_params(warm_start=True, n_estimators=most // 4).fit(fold.fit, fold.fit_truth)
+                estimator.set_params(warm_start=True, n_estimators=most // 4).fit(fold.fit, fold.fit_truth, **told)
                 self.early = losses_of(self._answer(estimator, fold.choose), fold.choose_truth, self.model.classes)
                 report(0, _total(self.early, self.model.classes))
                 self._race(self.early, self.best.early if self.found else None)
                 self.stages[-1] = most
                 estimator.set_params(n_estimators=most)
-        return 0, self._answer(estimator.fit(fold.fit, fold.fit_truth), fold.choose)
+        return 0, self._answer(estimator.fit(fold.fit, fold.fit_truth, **told), fold.choose)
 
     def _fit_rounds(
-        self, estimator: Any, fold: _Fold, most: int, learning_rate: float, report: Report | None
+        self, estimator: Any, fold: _Fold, told: Told, most: int, learning_rate: float, report: Report | None
     ) -> tuple[int, Values]:
         """Gradient boosting stops early but does not return to its best round: `staged_predict` does.
 
@@ -439,7 +526,7 @@ class Search:
         goals = [most] if report is None else _goals(most, learning_rate)
         for step, goal in enumerate(goals):
             estimator.set_params(max_iter=goal)
-            estimator.fit(fold.fit, fold.fit_truth, X_val=fold.choose[known], y_val=fold.choose_truth[known])
+            estimator.fit(fold.fit, fold.fit_truth, X_val=fold.choose[known], y_val=fold.choose_truth[known], **told)
             self.stages[-1] = estimator.n_iter_
             if report and goal < most:
                 report(step, -float(max(estimator.validation_score_)))
@@ -449,13 +536,15 @@ class Search:
         staged = estimator.staged_predict_proba if self.model.classes else estimator.staged_predict
         return best, self._align(estimator, next(islice(staged(fold.choose), best - 1, None)))
 
-    def _fit_epochs(self, estimator: Any, fold: _Fold, most: int, report: Report | None) -> tuple[int, Values]:
+    def _fit_epochs(
+        self, estimator: Any, fold: _Fold, told: Told, most: int, report: Report | None
+    ) -> tuple[int, Values]:
         """A network's own early stopping watches accuracy; this one watches the loss. Single precision is faster."""
         fit, choose = fold.fit.astype(np.float32), fold.choose.astype(np.float32)
         known = {"classes": np.unique(fold.fit_truth)} if self.model.classes else {}
         best, lowest, answers = 0, np.inf, np.empty(0)
         for epoch in range(1, most + 1):
-            estimator.partial_fit(fit, fold.fit_truth, **(known if epoch == 1 else {}))
+            estimator.partial_fit(fit, fold.fit_truth, **(known if epoch == 1 else {}), **told)
             self.stages[-1] = epoch
             current = self._answer(estimator, choose)
             loss = self._loss(current, fold)

@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 from steward.config import CLASSIFICATION_METRICS, REGRESSION_METRICS, ModelFile
 from steward.core import metrics
-from steward.records import Estimate, File, Gate, Slice, Test
+from steward.records import Estimate, File, Gate, Skill, Slice, Test, Together
 
 Outcome = Literal["pass", "unsure", "fail"]
 Array = NDArray[Any]
@@ -30,6 +30,9 @@ SLICE_VALUES = 50
 """A column's rarer values beyond this many share one line."""
 SLICE_BINS = 4
 """A number with more values than this many bins allows is cut at its quartiles."""
+OWN_VOICE = 0.9
+"""How sure the newest opening must be by itself, on one side, before earlier ones may complete it."""
+SKILLS = {"classification": "brier", "regression": "rmse"}
 
 VERDICTS: dict[Outcome, Literal["promote", "hold", "reject"]] = {"fail": "reject", "unsure": "hold", "pass": "promote"}
 
@@ -55,6 +58,7 @@ def examine(
     overlap: Mapping[str, int],
     predictions: File | None,
     seed: int,
+    earlier: Sequence[Skill] = (),
 ) -> Test:
     """The figures of an opening.
 
@@ -62,8 +66,10 @@ def examine(
     ----------
     version : of the champion; None for a first version, which is compared with the best constant.
     overlap : sealed rows that champion and challenger were trained on.
+    earlier : what earlier openings of this model showed, the oldest first.
     """
     metric, classes, truth = model.metric, model.classes, opened.truth
+    skill = skill_of(model, opened, seed=seed)
     how: dict[str, Any] = {"confidence": model.verify.confidence, "seed": seed}
     opponent = opened.constant if opened.champion is None else opened.champion
     own = metrics.interval(metric, truth, opened.challenger, classes, **how)
@@ -78,6 +84,8 @@ def examine(
         if opened.champion is None
         else {"version": version, **metrics.interval(metric, truth, opened.champion, classes, **how).as_json()},
         difference=metrics.paired(metric, truth, opened.challenger, opponent, classes, **how),
+        skill=skill,
+        together=together([*earlier, skill], model.verify.confidence) if skill and earlier else None,
         discordance=metrics.discordance(truth, opened.challenger, opponent, classes),
         overlap=dict(overlap),
         other={
@@ -85,9 +93,56 @@ def examine(
             for name in (CLASSIFICATION_METRICS if classes else REGRESSION_METRICS)
             if name != metric
         },
-        confusion=_confusion(truth, opened.challenger, classes) if classes else (),
+        confusion=metrics.confusion(truth, opened.challenger, classes) if classes else (),
         predictions=predictions,
     )
+
+
+def skill_of(model: ModelFile, opened: Opened, *, seed: int) -> Skill | None:
+    """How much better the challenger's squared errors are than the champion's; None without a champion.
+
+    An error smaller than 1 / n is not believed: where both answer alike every row says the same.
+    """
+    if opened.champion is None:
+        return None
+    n = len(opened.truth)
+    found = metrics.paired(
+        SKILLS[model.task], opened.truth, opened.challenger, opened.champion, model.classes, confidence=0.95, seed=seed
+    )
+    error = (found.high - found.low) / (2 * float(norm.ppf(0.975)))
+    return Skill(value=found.value, error=max(error, 1 / n), rows=n)
+
+
+def together(skills: Sequence[Skill], confidence: float) -> Together:
+    """The last of several comparisons in the light of those before it.
+
+    How much new versions of a model gain over the champions of their time differs from training to training by so much as
+    the comparisons show beyond their own errors (DerSimonian and Laird 1986), and the last one is drawn to their mean by the
+    share that its own error has in what it shows (empirical Bayes: Morris 1983). Trainings that gain alike speak for each
+    other; where one gained and others did not each speaks for itself. Earlier openings complete what the last one shows and
+    do not replace it: it must show a gain by itself, with the confidence `OWN_VOICE`.
+
+    >>> steady = [Skill(value=0.01, error=0.006, rows=300)] * 4
+    >>> [found.sure for found in (together(steady[:1], 0.95), together(steady, 0.95))]
+    [False, True]
+    >>> tie = Skill(value=0.0, error=0.006, rows=300)
+    >>> together([*steady, tie], 0.95).sure
+    False
+    """
+    values, variances = np.array([one.value for one in skills]), np.array([one.error for one in skills]) ** 2
+    weights = 1 / variances
+    spread = float((weights * (values - np.average(values, weights=weights)) ** 2).sum()) - (len(skills) - 1)
+    scale = float(weights.sum() - (weights**2).sum() / weights.sum())
+    between = max(0.0, spread / scale) if len(skills) > 1 else 0.0
+    weights = 1 / (variances + between)
+    mean = float(np.average(values, weights=weights))
+    drawn = float(variances[-1] / (variances[-1] + between))
+    value = (1 - drawn) * float(values[-1]) + drawn * mean
+    error = sqrt((1 - drawn) * float(variances[-1]) + drawn**2 / float(weights.sum()))
+    half = float(norm.ppf((1 + confidence) / 2)) * error
+    difference = Estimate(value=value, low=value - half, high=value + half)
+    sure = difference.low > 0 and skills[-1].value > float(norm.ppf(OWN_VOICE)) * skills[-1].error
+    return Together(comparisons=len(skills), rows=sum(one.rows for one in skills), difference=difference, sure=sure)
 
 
 def gates(
@@ -116,8 +171,12 @@ def gates(
         for name, least in rules.floor.items()
     ]
     return (
-        *([champion(metric, test.difference, rules.margin, test.champion["version"])] if test.champion else []),
-        better_than_constant(metric, test.value, test.constant, over_constant),
+        *(
+            [champion(metric, test.difference, rules.margin, test.champion["version"], test.together)]
+            if test.champion
+            else []
+        ),
+        better_than_constant(metric, test.value, test.constant, over_constant, first=test.champion is None),
         *floors,
         *([no_worse_slice(found)] if rules.slices else []),
         *([latency(latency_ms, rules.max_latency_ms)] if rules.max_latency_ms else []),
@@ -126,10 +185,18 @@ def gates(
     )
 
 
-def better_than_constant(metric: str, value: float, constant: float, difference: Estimate) -> Gate:
-    """Is the challenger better than the best constant prediction? `difference` is paired; positive is better."""
+def better_than_constant(
+    metric: str, value: float, constant: float, difference: Estimate, *, first: bool = True
+) -> Gate:
+    """Is the challenger better than the best constant prediction? `difference` is paired; positive is better.
+
+    A first version has to prove it. A later one is measured by its champion, and only must not be surely worse.
+    """
     outcome: Outcome = "pass" if difference.low > 0 else "fail" if difference.high <= 0 else "unsure"
-    words = {"pass": "is better than", "unsure": "is not clearly better than", "fail": "is no better than"}
+    if not first and outcome == "unsure":
+        outcome = "pass"
+    better = "is better than" if difference.low > 0 else "is not surely worse than"
+    words = {"pass": better, "unsure": "is not clearly better than", "fail": "is no better than"}
     return Gate(
         name="better_than_constant",
         outcome=outcome,
@@ -161,21 +228,43 @@ def floor(metric: str, least: float, estimate: Estimate) -> Gate:
     )
 
 
-def champion(metric: str, difference: Estimate, margin: float, version: str | int) -> Gate:
+def champion(
+    metric: str, difference: Estimate, margin: float, version: str | int, together: Together | None = None
+) -> Gate:
     """Is the challenger better than the champion, or with a margin not worse by more than that?
 
     Passes if the whole interval lies above -margin; with margin 0 a tie is not enough. Fails if the whole interval
-    lies below -margin. Anything else is not enough evidence.
+    lies below -margin. Anything else is not enough evidence of its own; it passes if all openings together are `sure`.
     """
     outcome: Outcome = "pass" if difference.low > -margin else "fail" if difference.high < -margin else "unsure"
     aim = "better than" if margin == 0 else f"at most {margin:g} worse than"
     words = {"pass": f"is {aim}", "unsure": f"cannot be told to be {aim}", "fail": f"is not {aim}"}
+    said = f"{words[outcome]} champion version {version}: {metric} difference {_shown(difference)}."
+    if outcome == "unsure":
+        said += _said(together)
+        outcome = "pass" if together and together.sure else outcome
     return Gate(
         name="champion",
         outcome=outcome,
-        detail=f"On the same rows the challenger {words[outcome]} champion version {version}: "
-        f"{metric} difference {_shown(difference)}.",
-        figures={"margin": margin, "champion": version, **difference.as_json()},
+        detail=f"On the same rows the challenger {said}",
+        figures={
+            "margin": margin,
+            "champion": version,
+            **difference.as_json(),
+            **(
+                {f"together_{name}": value for name, value in together.difference.as_json().items()} if together else {}
+            ),
+        },
+    )
+
+
+def _said(together: Together | None) -> str:
+    if together is None:
+        return ""
+    sure = "surely" if together.sure else "not surely"
+    return (
+        f" In {together.comparisons} openings together, {together.rows:,} sealed rows, its squared errors are {sure} smaller: "
+        f"{_shown(together.difference)}."
     )
 
 
@@ -329,12 +418,6 @@ def needed_rows(
     psi = max(assumed if discordance is None else discordance, difference)
     planned = (z_confidence * sqrt(psi) + z_power * sqrt(psi - difference**2)) ** 2 / difference**2
     return ceil(planned + 1 / difference)
-
-
-def _confusion(truth: Array, predictions: Array, classes: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Rows by true class (lines) and predicted class (columns)."""
-    predicted = metrics.labels(predictions, classes)
-    return tuple(tuple(int(np.sum((truth == a) & (predicted == b))) for b in classes) for a in classes)
 
 
 def _groups(values: Array) -> list[tuple[str, NDArray[np.bool_]]]:

@@ -31,8 +31,10 @@ SETTINGS = (
     "SET TimeZone = 'UTC'",
     "SET enable_progress_bar = false",
     "SET disabled_optimizers = 'filter_pushdown'",
+    "SET perfect_ht_threshold = 18",
 )
-"""Filters stay where they are: a contract's are many, and a Parquet scan works them out one by one, in twice the time."""
+"""Filters stay where they are: a contract's are many, and a Parquet scan works them out one by one, in twice the time.
+Whole numbers of up to 18 bits are grouped by position instead of by hash, which profiles do most: in 0.6 times the time."""
 BLOCK = 131_072
 """Rows of a block, and of a row group of a stored table."""
 STORED = {"compression": "lz4", "store_schema": False, "write_statistics": False}
@@ -286,11 +288,15 @@ class Tables:
     def session(self, memory: str | None = None) -> Iterator[Session]:
         """A session that ends with the block; what is more than `memory` (such as `1GB`) spills to the disk."""
         with scratch_folder(self.folder) as folder:
-            session = Session(self.threads, folder, memory)
+            session = self.opened(folder, memory)
             try:
                 yield session
             finally:
                 session.close()
+
+    def opened(self, folder: Path, memory: str | None) -> Session:
+        """A session that is not closed by anybody yet."""
+        return Session(self.threads, folder, memory)
 
     def stored(self, path: Path, columns: Sequence[str] | None = None) -> Any:
         """A Parquet file of the store as an Arrow table, in its own order."""

@@ -1,6 +1,7 @@
 """The accuracy step: how right the champion is, as far as it is known, and what that asks for."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil
@@ -35,7 +36,7 @@ from steward.records import (
 from steward.steps.labelled import Champion, Found, Judged, find_labelled, trained_on
 from steward.steps.opening import Contestant, read_opened
 from steward.steps.promotion import enthrone
-from steward.steps.rows import rows_of
+from steward.steps.rows import learning_rows
 
 FEWEST_ROWS = 50
 """Fewer labelled rows decide nothing."""
@@ -102,8 +103,8 @@ def _measured(workspace: Workspace, model: ModelFile, reference: Reference, at: 
     unread, read_rows = _unread(workspace, found, before)
     rows = found.rows
     window, start, end = _window(model, rows)
-    live, against = _live(model, rows[window], verified), None
-    watch = _watched(model, before, verified, rows[unread])
+    watch = _watched(workspace, model, before, verified, rows[unread])
+    live = _live(model, rows[window], verified, watch)
     made = Accuracy(
         model=model.name,
         observation=reference,
@@ -122,6 +123,7 @@ def _measured(workspace: Workspace, model: ModelFile, reference: Reference, at: 
         **_estimated(workspace, model, champion, verified, observed, rows[unread]),
         slices=(slices := _slices(model, rows[window])),
         moved=_moved(slices, verdict),
+        **_judged(rows[window], verified),
         ripe_after=found.ripe_after,
         watch=watch.as_json(),
         read_until=dict(found.ripe_until),
@@ -199,8 +201,11 @@ class _Live:
     fall: Fall | None
 
 
-def _live(model: ModelFile, rows: Judged, verified: _Verified) -> _Live | None:
-    """The model's metric; where weights speak, one that is a mean over rows. None without rows."""
+def _live(model: ModelFile, rows: Judged, verified: _Verified, watch: Watch) -> _Live | None:
+    """The model's metric; where weights speak, one that is a mean over rows. None without rows.
+
+    A fall has to be sure although windows differ from each other by more than samples do, as far as the watch has seen.
+    """
     if not len(rows):
         return None
     weighs = bool((rows.weights != 1).any())
@@ -215,7 +220,8 @@ def _live(model: ModelFile, rows: Judged, verified: _Verified) -> _Live | None:
     floor = _floor(model, metric)
     enough = performance.effective(rows.weights) >= FEWEST_ROWS
     doubted = _interval(metric, rows, model.classes, max(sure, confidence)) if enough else None
-    fall = performance.fallen(doubted, floor=floor, verified=known, metric=metric) if doubted else None
+    wide = performance.widened(doubted, watch.dispersion) if doubted else None
+    fall = performance.fallen(wide, floor=floor, verified=known, metric=metric) if wide else None
     return _Live(metric, _interval(metric, rows, model.classes, confidence), floor, known, fall)
 
 
@@ -233,19 +239,30 @@ def _interval(metric: str, rows: Judged, classes: tuple[str, ...], confidence: f
     return performance.weighted(np.asarray(values, dtype=float), rows.weights, confidence=confidence)
 
 
-def _watched(model: ModelFile, before: Accuracy | None, verified: _Verified, unread: Judged) -> Watch:
-    """The watch after the rows that it has not read yet."""
+def _watched(
+    workspace: Workspace, model: ModelFile, before: Accuracy | None, verified: _Verified, unread: Judged
+) -> Watch:
+    """The watch after the rows that it has not read yet; how much windows differ was learned under versions before, too."""
     if before:
         watch = Watch.read(before.watch)
     else:
         errors = verified.wrong(verified.opened.truth, verified.opened.challenger)
         patience = model.monitor.looks_per_year / (SHARE_OF_ALARMS * model.monitor.false_alarms_per_year)
-        watch = Watch.of(errors=int(errors.sum()), rows=len(errors), patience=patience)
+        watch = Watch.of(errors=int(errors.sum()), rows=len(errors), patience=patience, steps=_steps(workspace, model))
     count = performance.effective(unread.weights)
     if not count:
         return watch
     rate = float(np.average(verified.wrong(unread.truth, unread.answers), weights=unread.weights))
     return watch.after(errors=rate * count, rows=count)
+
+
+def _steps(workspace: Workspace, model: ModelFile) -> tuple[float, ...]:
+    """What the last look, at whatever version, knew of how much windows differ."""
+    for entry in workspace.ledger.entries(model.name, "decision", newest_first=True, limit=LOOKED_BACK):
+        if part := entry.body["parts"].get(Accuracy.kind):
+            with suppress(ArtifactDamaged):
+                return Watch.read(workspace.load(Accuracy, Reference.model_validate(part)).watch).steps
+    return ()
 
 
 def _estimated(
@@ -303,6 +320,18 @@ def _moved(slices: tuple[Slice, ...], verdict: Verdict) -> tuple[str, ...]:
     return tuple(shown for _, shown in sorted(found, reverse=True))
 
 
+def _judged(rows: Judged, verified: _Verified) -> dict[str, Any]:
+    """Confusion and calibration of a classification, of live rows and of those that it was verified on."""
+    classes, opened = verified.classes, verified.opened
+    if not classes:
+        return {}
+    return {
+        "confusion": metrics.confusion(rows.truth, rows.answers, classes) if len(rows) else (),
+        "calibration": performance.reliability(rows.answers, rows.truth, classes),
+        "verified_calibration": performance.reliability(opened.challenger, opened.truth, classes),
+    }
+
+
 def _fallen_since(before: Accuracy | None, made: Accuracy, fall: Fall | None, end: datetime) -> datetime | None:
     """A fall begins when it is sure and ends when the value itself is back."""
     since = before.fallen_since if before else None
@@ -352,11 +381,13 @@ def _taught(
 ) -> NDArray[np.float64]:
     """Answers to `asked` of the champion's family and parameters, trained on its own rows and the new ones."""
     made, trained = champion.predictor.made, champion.predictor.model
-    frame, truth, _ = rows_of(workspace, trained, workspace.load(Roles, made.roles), "train", "validation")
+    known = learning_rows(workspace, trained, made.roles, ("train", "validation"))
     columns = list(trained.columns)
-    learned = pd.concat([frame, new.frame.reindex(columns=columns)], ignore_index=True)
-    how = {"seed": made.seed, "threads": workspace.settings.threads}
-    pipeline = tuning.refit(trained, made.name, made.params, learned, np.concatenate([truth, new.truth]), **how)
+    learned = pd.concat([known.frame, new.frame.reindex(columns=columns)], ignore_index=True)
+    truth = np.concatenate([known.truth, new.truth])
+    times = None if known.times is None else np.concatenate([known.times, np.nan_to_num(new.times, nan=-np.inf)])
+    how: dict[str, Any] = {"times": times, "seed": made.seed, "threads": workspace.settings.threads}
+    pipeline = tuning.refit(trained, made.name, made.params, learned, truth, **how)
     kinds = dict(made.inputs)
     rows = asked.frame.reindex(columns=columns)
     answers = inference.pipeline_engine(pipeline, kinds)({name: rows[name].to_numpy() for name in kinds})
@@ -424,9 +455,12 @@ def _triggers(
             f"is better by {_shown(gain)} {model.metric} on {made.question.rows:,} rows"
         )
         yield _trigger("concept_drift", cause, why, at, evidence, gain)
-    wanted = model.retrain.new_rows
+    if model.retrain.new_rows is None:
+        return
+    last = _last_roles(workspace, model, champion)
+    wanted = model.retrain.enough_rows(sum(last.rows.values()))
     if wanted is not None and made.new_rows >= wanted:
-        cause = f"new_rows:{_last_fingerprint(workspace, model, champion)[:12]}:{made.new_rows // wanted}"
+        cause = f"new_rows:{last.fingerprint[:12]}:{made.new_rows // wanted}"
         why = f"{made.new_rows:,} labelled rows since the last training; {wanted:,} are a reason"
         yield Trigger("new_rows", cause, why, at, {"new_rows": made.new_rows})
 
@@ -435,12 +469,11 @@ def _trigger(kind: Kind, cause: str, reason: str, at: datetime, evidence: dict[s
     return Trigger(kind, cause, reason, at, evidence, loss=loss.value, loss_low=loss.low)
 
 
-def _last_fingerprint(workspace: Workspace, model: ModelFile, champion: Champion) -> str:
+def _last_roles(workspace: Workspace, model: ModelFile, champion: Champion) -> Roles:
     """Of the newest snapshot whose sealed rows were opened."""
     opened = workspace.ledger.entries(model.name, "opening", newest_first=True, limit=1)
-    if not opened:
-        return champion.predictor.made.fingerprint
-    return workspace.load(Roles, Reference.model_validate(opened[0].body["roles"])).fingerprint
+    roles = Reference.model_validate(opened[0].body["roles"]) if opened else champion.predictor.made.roles
+    return workspace.load(Roles, roles)
 
 
 def _says(made: Accuracy, fall: Fall | None, found: Found) -> Iterator[str]:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steward.config import ModelFile
-from steward.core import contracts, metrics, profiles
-from steward.core.performance import Calibration
-from steward.core.profiles import CONFIDENCE, PREDICTION, WINDOW, Baseline, Bins, Counted, Kind, Profile
+from steward.core import contracts, metrics, performance, profiles
+from steward.core.performance import Calibration, ErrorCalibration
+from steward.core.profiles import CONFIDENCE, PREDICTION, WINDOW, Baseline, Bins, Counted, Kind, Profile, Series, Span
 from steward.io.tables import Session
 from steward.io.workspace import Workspace
 from steward.records import Challenger, Estimate, File, Reference, ReferenceProfile, Roles, Selection, Snapshot
@@ -21,7 +21,12 @@ from steward.steps.candidate import winner_predictions
 from steward.steps.rows import learning_rows
 
 DAY = timedelta(days=1)
+HOURS = tuple(timedelta(hours=hours) for hours in (1, 2, 3, 4, 6, 8, 12))
+"""Lengths of windows shorter than a day: parts of one, so that the same hours come again."""
 MOST_WINDOWS = 366
+"""Of a day and more; the whole past is cut into so many at most."""
+MOST_HOURS = 672
+"""Windows shorter than a day; of a longer past the newest ones."""
 FEW_ROWS = 20
 """Rows that a window has on average; shorter ones are joined."""
 
@@ -33,20 +38,27 @@ class Known:
     reference: Reference
     record: ReferenceProfile
     baseline: Baseline
-    calibration: Calibration | None
-    """Of the positions of the confidence's bins."""
+    calibration: Calibration | ErrorCalibration | None
+    """Of the positions of the bins: the confidence's, or those of a regression's prediction."""
 
-    def confidences(self, profile: Profile) -> NDArray[np.float64]:
-        """Rows per bin of the calibration, from the profile's confidence."""
-        counts = np.array(profile.columns[CONFIDENCE].counts, dtype=float)
-        if self.calibration is None:
-            return np.zeros(0)
-        place = np.searchsorted(self.calibration.edges, np.arange(len(counts)), side="right")
-        return np.bincount(place, counts, minlength=len(self.calibration.edges) + 1).astype(float)
+    def expected_loss(self, windows: Sequence[Profile]) -> Estimate | None:
+        """What the answers in some windows say that is lost against the reference's: of the accuracy, or by which share the
+        error of a regression grows. None where nothing is known of the answers.
+        """
+        if self.calibration is None or not windows:
+            return None
+        name = CONFIDENCE if isinstance(self.calibration, Calibration) else PREDICTION
+        edges = self.calibration.edges
 
-    def estimate(self, profile: Profile) -> Estimate | None:
-        """Accuracy to expect of rows with these confidences; None where there are none, and for a regression."""
-        return self.calibration.estimate(self.confidences(profile)) if self.calibration else None
+        def per_bin(series: Series) -> NDArray[np.float64]:
+            counts = series.counts.sum(axis=0)
+            place = np.searchsorted(edges, np.arange(len(counts)), side="right")
+            return np.bincount(place, counts, minlength=len(edges) + 1).astype(float)
+
+        known, recent = (self.baseline.series_of(name, one) for one in (self.baseline.windows, windows))
+        if not len(known) or not len(recent):
+            return None
+        return performance.expected_loss(self.calibration, per_bin(known), per_bin(recent))
 
 
 def known(workspace: Workspace, made: Challenger) -> Known:
@@ -56,62 +68,124 @@ def known(workspace: Workspace, made: Challenger) -> Known:
     )
     record = workspace.load(ReferenceProfile, reference)
     document = json.loads(workspace.store.fetch(record.file).read_bytes())
-    found = record.calibration
-    calibration = Calibration(**{name: tuple(values) for name, values in found.items()}) if found else None
-    return Known(reference, record, Baseline.read(document), calibration)
+    return Known(reference, record, Baseline.read(document), _read_calibration(record.calibration))
+
+
+def _read_calibration(document: Mapping[str, Any] | None) -> Calibration | ErrorCalibration | None:
+    if document is None:
+        return None
+    fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in document.items()}
+    return ErrorCalibration(**fields) if "metric" in fields else Calibration(**fields)
 
 
 def _made(workspace: Workspace, made: Challenger) -> ReferenceProfile:
     model = ModelFile.model_validate(made.model_file)
     kinds = profiles.kinds_of(model)
     inputs = {name: kind for name, kind in kinds.items() if name in model.columns or name in model.features}
-    rows, days = _learned(workspace, model, made)
-    answered = _answered(workspace, model, made)
+    times = _times(workspace, model, made)
+    cut = _cut(times, model.monitor.looks_per_year)
+    rows = _learned(workspace, model, made).append_column(WINDOW, cut.as_column)
+    answered = _answered(workspace, model, made, cut)
     with workspace.tables.session() as session:
-        table = session.load(rows)
+        table = session.load(rows.filter(cut.kept))
         table = session.stage(table.select(**profiles.values_of(table, model), **{WINDOW: table[WINDOW]}))
         bins, windows = profiled(session, table, inputs)
         others = {name: kind for name, kind in kinds.items() if name not in inputs}
         answer_bins, answers = profiled(session, session.load(answered.table), others)
-    baseline = Baseline(bins | answer_bins, tuple(windows), answers[0] if answers else Profile.empty(answer_bins))
+    unanswered = Profile.empty(answer_bins)
+    joined = [
+        Profile(one.rows, one.columns | answers.get(number, unanswered).columns) for number, one in windows.items()
+    ]
+    baseline = Baseline(bins | answer_bins, tuple(joined), tuple(cut.span(number) for number in windows if cut.days))
     return ReferenceProfile(
         model=model.name,
         challenger=made.digest,
-        rows=rows.num_rows,
-        windows=len(windows),
-        days=days,
+        rows=int(cut.kept.sum()),
+        windows=len(joined),
+        days=cut.days,
         file=put_json(workspace, baseline.as_json(), "reference-profile.json"),
         accuracy=_accuracy(model, answered),
-        calibration=_calibration(answered, answer_bins.get(CONFIDENCE)),
+        calibration=_calibration(model, answered, answer_bins),
     )
 
 
-def _learned(workspace: Workspace, model: ModelFile, made: Challenger) -> tuple[Any, float | None]:
-    """Train and validation rows as an Arrow table with the number of each row's window; the days of a window."""
+def _given(workspace: Workspace, made: Challenger) -> tuple[Snapshot, Any]:
+    """The snapshot, and which of its rows the version learned from."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     roles = workspace.load(Roles, made.roles)
-    snapshot = workspace.load(Snapshot, roles.snapshot)
     given = workspace.tables.stored(workspace.store.fetch(roles.file), ["role"])["role"]
     chosen = pc.is_in(given, value_set=pa.array(["train", "validation"], pa.string()))
-    time = [contracts.TIME] if model.source.time else []
-    data = workspace.tables.stored(workspace.store.fetch(snapshot.data), [*time, *model.columns]).filter(chosen)
-    if not time:
-        return data.append_column(WINDOW, pa.array(np.zeros(len(data), np.int32))), None
-    windows, days = _windows(data[contracts.TIME].to_numpy())
-    return data.drop_columns(time).append_column(WINDOW, pa.array(windows)), days
+    return workspace.load(Snapshot, roles.snapshot), chosen
 
 
-def _windows(times: NDArray[np.datetime64]) -> tuple[NDArray[np.int32], float | None]:
-    """The number of each row's window: a day, or as many as make windows neither too many nor too small."""
+def _learned(workspace: Workspace, model: ModelFile, made: Challenger) -> Any:
+    """Train and validation rows as an Arrow table of the contract's columns."""
+    snapshot, chosen = _given(workspace, made)
+    return workspace.tables.stored(workspace.store.fetch(snapshot.data), list(model.columns)).filter(chosen)
+
+
+def _times(workspace: Workspace, model: ModelFile, made: Challenger) -> NDArray[np.datetime64]:
+    """Of the same rows; NaT where there is none."""
+    snapshot, chosen = _given(workspace, made)
+    if not model.source.time:
+        return np.full(int(chosen.combine_chunks().true_count), "NaT", "datetime64[us]")
+    found = workspace.tables.stored(workspace.store.fetch(snapshot.data), [contracts.TIME])[contracts.TIME]
+    times: NDArray[np.datetime64] = found.filter(chosen).to_numpy().astype("datetime64[us]")
+    return times
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Which window each row is in: whole numbers from 0, and below 0 where a row is too old to be in any."""
+
+    window: NDArray[np.int32]
+    days: float | None = None
+    """Length of a window; None where rows have no time."""
+    first: float = 0.0
+    """When window 0 begins, seconds since 1970."""
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        return self.window >= 0
+
+    @property
+    def as_column(self) -> Any:
+        import pyarrow as pa
+
+        return pa.array(self.window)
+
+    def span(self, number: int) -> Span:
+        length = (self.days or 0.0) * DAY.total_seconds()
+        return self.first + number * length, self.first + (number + 1) * length
+
+
+def _cut(times: NDArray[np.datetime64], looks_per_year: float) -> _Cut:
+    """Cut the past into windows as long as the time between two looks, if that is a day or less: else into days, or as
+    many days as make windows neither too many nor too small. They begin at midnight and at full hours, UTC.
+    """
     there = times[~np.isnat(times)]
     if not len(there):
-        return np.zeros(len(times), np.int32), None
-    age = (np.where(np.isnat(times), there.min(), times) - there.min()).astype("timedelta64[us]").astype(np.int64)
-    span = int(age.max()) // (DAY // timedelta(microseconds=1)) + 1
+        return _Cut(np.zeros(len(times), np.int32))
+    first, last = there.min(), there.max()
+    if timedelta(days=365.25) / looks_per_year <= HOURS[-1]:
+        for length in HOURS:
+            begin = max(first, last - np.timedelta64((MOST_HOURS - 1) * length))
+            rows = len(there[there >= begin]) / max(1.0, float((last - begin) / np.timedelta64(length)))
+            if timedelta(days=365) / looks_per_year <= length and rows >= FEW_ROWS:
+                return _numbered(times, length, begin)
+    span = (last - first) // np.timedelta64(DAY) + 1
     days = max(1, ceil(span / MOST_WINDOWS), ceil(FEW_ROWS * span / len(times)))
-    return (age // (days * DAY // timedelta(microseconds=1))).astype(np.int32), float(days)
+    return _numbered(times, days * DAY, first)
+
+
+def _numbered(times: NDArray[np.datetime64], length: timedelta, first: np.datetime64) -> _Cut:
+    """Rows without a time are in the first window."""
+    steps = np.where(np.isnat(times), first, times).astype("datetime64[us]").astype(np.int64)
+    numbers = steps // (length // timedelta(microseconds=1))
+    start = int(first.astype("datetime64[us]").astype(np.int64)) // (length // timedelta(microseconds=1))
+    return _Cut((numbers - start).astype(np.int32), length / DAY, start * length.total_seconds())
 
 
 @dataclass(frozen=True)
@@ -119,30 +193,33 @@ class _Answered:
     """The winner's answers to the rows that chose it."""
 
     table: Any
-    """Arrow table of `prediction`, `confidence` (classification) and the number of the window, which is 0."""
-    confidence: NDArray[np.float64]
-    right: NDArray[np.bool_]
+    """Arrow table of `prediction`, `confidence` (classification) and the number of the window."""
+    answers: NDArray[np.float64]
+    """Confidences of a classification, else predictions."""
+    truth: NDArray[Any]
+    """Whether the answer was right, or the right number."""
 
 
-def _answered(workspace: Workspace, model: ModelFile, made: Challenger) -> _Answered:
+def _answered(workspace: Workspace, model: ModelFile, made: Challenger, cut: _Cut) -> _Answered:
     import pyarrow as pa
 
     found = winner_predictions(workspace, model, workspace.load(Selection, made.selection))
-    rows = learning_rows(workspace, model, made.roles, ("train", "validation"))
+    trained = ModelFile.model_validate(made.model_file)
+    rows = learning_rows(workspace, trained, made.roles, ("train", "validation"))
     answers, folded = found or (np.zeros((0, len(model.classes)) if model.classes else 0), False)
-    truth = (rows.truth if folded else rows.truth[rows.roles == "validation"])[: len(answers)]
-    confidence, right = np.zeros(0), np.zeros(0, dtype=bool)
-    columns: dict[str, Any] = {PREDICTION: answers}
+    chosen = rows.choosing(trained, folded=folded)[: len(answers)]
+    truth, columns = rows.truth[chosen], {PREDICTION: answers}
     if model.classes:
-        confidence, labels = answers.max(axis=1), metrics.labels(answers, model.classes)
-        right = labels == truth
-        columns = {PREDICTION: pa.array(labels, pa.string()), CONFIDENCE: confidence}
+        labels = metrics.labels(answers, model.classes)
+        truth, answers = labels == truth, answers.max(axis=1)
+        columns = {PREDICTION: pa.array(labels, pa.string()), CONFIDENCE: answers}
     kept = {name: values for name, values in columns.items() if name not in {*model.columns, *model.features}}
-    return _Answered(pa.table({**kept, WINDOW: np.zeros(len(answers), np.int32)}), confidence, right)
+    window = cut.window[chosen]
+    return _Answered(pa.table({**kept, WINDOW: window}).filter(window >= 0), answers, truth)
 
 
-def profiled(session: Session, table: Any, kinds: Mapping[str, Kind]) -> tuple[dict[str, Bins], list[Profile]]:
-    """Bins from a first look, then the windows over them."""
+def profiled(session: Session, table: Any, kinds: Mapping[str, Kind]) -> tuple[dict[str, Bins], dict[int, Profile]]:
+    """Bins from a first look, then the windows over them, by their numbers."""
     ranges = session.row(profiles.ranges(table, kinds))
     grids = {name: profiles.grid(ranges, name) for name, kind in kinds.items() if kind == "number"}
     categories = [name for name, kind in kinds.items() if kind == "category"]
@@ -151,7 +228,7 @@ def profiled(session: Session, table: Any, kinds: Mapping[str, Kind]) -> tuple[d
     bins = profiles.bins_of(first, grids, categories)
     told_apart = {name: bins[name].levels for name in categories}
     found = profiles.profiled(count(session, table, grids, told_apart, kinds), bins)
-    return bins, list(found.windows.values())
+    return bins, found.windows
 
 
 def count(
@@ -181,14 +258,19 @@ def put_json(workspace: Workspace, document: Mapping[str, Any], name: str) -> Fi
 
 
 def _accuracy(model: ModelFile, answered: _Answered) -> Estimate | None:
-    if not len(answered.right):
+    if not model.classes or not len(answered.truth):
         return None
-    return metrics.wilson(int(answered.right.sum()), len(answered.right), model.verify.confidence)
+    return metrics.wilson(int(answered.truth.sum()), len(answered.truth), model.verify.confidence)
 
 
-def _calibration(answered: _Answered, bins: Bins | None) -> dict[str, Any] | None:
-    """Learned on the positions of the confidence's bins, which is all that a profile knows of it."""
-    if bins is None or not len(answered.right):
+def _calibration(model: ModelFile, answered: _Answered, bins: Mapping[str, Bins]) -> dict[str, Any] | None:
+    """Learned on the positions of the bins, which is all that a profile knows of the answers."""
+    one = bins.get(CONFIDENCE if model.classes else PREDICTION)
+    if one is None or not len(answered.truth):
         return None
-    place = np.searchsorted(bins.bounds, answered.confidence, side="right").astype(float)
-    return vars(Calibration.of(place, answered.right))
+    place = np.searchsorted(one.bounds, answered.answers, side="right").astype(float)
+    if model.classes:
+        return vars(Calibration.of(place, answered.truth))
+    return vars(
+        ErrorCalibration.of("mae" if model.metric == "mae" else "rmse", answered.answers, answered.truth, place)
+    )

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from steward.config import ModelFile
-from steward.core import estimators, metrics, splitting, tuning
+from steward.core import estimators, metrics, tuning
 from steward.errors import CandidateFailed, StewardError
 from steward.io.workspace import Workspace
 from steward.records import Candidate, Challenger, File, Reference, Roles, Selection, Trial
 from steward.reports import plots
-from steward.steps.rows import learning_rows, rows_of
+from steward.steps.rows import learning_rows
 from steward.steps.training import latency_us, size_bytes, training_facts, training_seed
 
 
@@ -49,7 +49,7 @@ def train_candidate(
 
 def _known_setting(workspace: Workspace, model: ModelFile, name: str) -> dict[str, Any] | None:
     """Continuous learning starts where the champion's training ended: with the best setting of this candidate then."""
-    champion = workspace.registry.champion(model.name) if model.retrain.new_rows else None
+    champion = workspace.registry.champion(model.name) if model.retrain.continuous else None
     if champion is None:
         return None
     selection = workspace.load(Selection, workspace.load(Challenger, champion.challenger).selection)
@@ -68,18 +68,18 @@ def _logged_candidate(
     roles = workspace.load(Roles, reference)
     candidate = Candidate(name=name, model=model.name, roles=reference, metric=model.metric)
     candidate = _or_failed(candidate, lambda: _searched(workspace, model, roles, candidate, known, on_trial))
-    drawn = _candidate_plots(workspace, model, roles, candidate)
     facts = training_facts(workspace, roles)
-    run_id = workspace.registry.log_candidate(model.name, reference, candidate, drawn, facts)
+    run_id = workspace.registry.log_candidate(
+        model.name, reference, candidate, lambda: _candidate_plots(workspace, model, candidate), facts
+    )
     return candidate.model_copy(update={"run_id": run_id})
 
 
-def _candidate_plots(workspace: Workspace, model: ModelFile, roles: Roles, candidate: Candidate) -> dict[str, bytes]:
+def _candidate_plots(workspace: Workspace, model: ModelFile, candidate: Candidate) -> dict[str, bytes]:
     if candidate.predictions is None:
         return {}
-    folded = candidate.chosen_on == "cross_validation"
-    wanted: tuple[splitting.Role, ...] = ("train", "validation") if folded else ("validation",)
-    _, truth, _ = rows_of(workspace, model, roles, *wanted)
+    rows = learning_rows(workspace, model, candidate.roles, ("train", "validation"))
+    truth = rows.truth[rows.choosing(model, folded=candidate.chosen_on == "cross_validation")]
     return plots.of_candidate(
         candidate, truth, read_predictions(workspace, model, candidate.predictions), model.classes
     )
@@ -118,17 +118,19 @@ def _searched(
         rows.frame.iloc[validation],
         rows.truth[validation],
         groups=rows.units[order] if model.split.by == "group" else None,
+        times=None if rows.times is None else rows.times[order],
         seed=seed,
         threads=threads,
         known=known,
         on_trial=on_trial,
     )
     started = perf_counter()
-    pipeline = tuning.refit(model, candidate.name, found.params, frame, truth, seed=seed, threads=threads)
+    times = None if rows.times is None else rows.times[train]
+    pipeline = tuning.refit(model, candidate.name, found.params, frame, truth, times=times, seed=seed, threads=threads)
     fit_seconds = perf_counter() - started
-    folded = found.chosen_on == "cross_validation"
-    chosen = np.sort(order) if folded else validation
-    predictions = found.predictions[np.argsort(order)] if folded else found.predictions
+    chosen = order[found.rows]
+    place = np.argsort(chosen)
+    chosen, predictions = chosen[place], found.predictions[place]
     confidence = model.verify.confidence
     with workspace.store.scratch() as folder, estimators.steady(1):
         return candidate.model_copy(
@@ -164,7 +166,7 @@ def read_predictions(workspace: Workspace, model: ModelFile, file: File) -> npt.
 def winner_predictions(
     workspace: Workspace, model: ModelFile, selection: Selection
 ) -> tuple[npt.NDArray[np.float64], bool] | None:
-    """The winner's answers to the rows that chose it, and whether these are train and validation rows (or only the latter).
+    """The winner's answers to the rows that chose it, and whether train rows are among these; see `LearningRows.choosing`.
 
     None if a candidate kept none.
     """

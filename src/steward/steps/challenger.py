@@ -15,6 +15,7 @@ import pandas as pd
 from steward import inference
 from steward.config import ModelFile
 from steward.core import compilation, estimators, metrics, parity, tuning
+from steward.core.history import Lesson
 from steward.core.leaf_tables import LeafTables
 from steward.core.preparation import Plan
 from steward.io import environment
@@ -22,7 +23,7 @@ from steward.io.artifacts import OnnxModel
 from steward.io.workspace import Workspace
 from steward.records import Challenger, Engine, File, Parity, Reference, Roles, Selection, canonical_json
 from steward.steps.candidate import winner_predictions
-from steward.steps.rows import learning_rows
+from steward.steps.rows import LearningRows, learning_rows
 from steward.steps.training import training_facts, training_seed, write_skops
 
 SINGLE_ROWS = 30
@@ -49,7 +50,7 @@ def _challenger(workspace: Workspace, model: ModelFile, reference: Reference) ->
     rows = learning_rows(workspace, model, selection.roles, ("train", "validation"))
     started = perf_counter()
     pipeline = tuning.refit(
-        model, selection.winner, selection.params, rows.frame, rows.truth, seed=seed, threads=threads
+        model, selection.winner, selection.params, rows.frame, rows.truth, times=rows.times, seed=seed, threads=threads
     )
     fit_seconds = perf_counter() - started
     validation = rows.frame[rows.roles == "validation"]
@@ -66,7 +67,7 @@ def _challenger(workspace: Workspace, model: ModelFile, reference: Reference) ->
         roles=selection.roles,
         snapshot=roles.snapshot,
         fingerprint=roles.fingerprint,
-        trained_rows=len(rows.frame),
+        trained_rows=_learned(selection, rows),
         trained_units=units,
         skops=skops,
         plan=serving.plan,
@@ -75,7 +76,7 @@ def _challenger(workspace: Workspace, model: ModelFile, reference: Reference) ->
         engine=serving.chosen.name,
         parity=serving.chosen.parity,
         engines=serving.engines,
-        half_width=_half_width(workspace, model, selection, rows.truth, rows.roles),
+        half_width=_half_width(workspace, model, selection, rows),
         seed=seed,
         threads=threads,
         fit_seconds=fit_seconds,
@@ -212,9 +213,13 @@ def _written(plan: Plan, path: Path) -> Plan:
     return Plan.from_json(json.loads(path.read_bytes()))
 
 
-def _half_width(
-    workspace: Workspace, model: ModelFile, selection: Selection, truth: npt.NDArray[Any], roles: npt.NDArray[Any]
-) -> float | None:
+def _learned(selection: Selection, rows: LearningRows) -> int:
+    """How many of the rows the winner learned from: all of them unless a shorter past won."""
+    count = len(rows.frame)
+    return count if rows.times is None else Lesson.of(selection.params, rows.times).count(count)
+
+
+def _half_width(workspace: Workspace, model: ModelFile, selection: Selection, rows: LearningRows) -> float | None:
     """Of the intervals of a regression, from the winner's answers to the rows that chose it."""
     if model.classes:
         return None
@@ -222,9 +227,8 @@ def _half_width(
     if found is None:
         return None
     predictions, folded = found
-    return metrics.conformal_half_width(
-        truth if folded else truth[roles == "validation"], predictions, model.verify.confidence
-    )
+    chosen = rows.choosing(model, folded=folded)
+    return metrics.conformal_half_width(rows.truth[chosen], predictions, model.verify.confidence)
 
 
 def _measured_latency(workspace: Workspace, made: Challenger) -> float:

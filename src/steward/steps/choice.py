@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from steward.config import ModelFile
-from steward.core import estimators, selection, splitting, tuning
+from steward.core import estimators, selection, tuning
 from steward.io.workspace import Workspace
 from steward.records import Candidate, Reference, Roles, Selection
 from steward.steps.candidate import read_predictions
-from steward.steps.rows import rows_of
+from steward.steps.rows import learning_rows
 from steward.steps.training import training_seed
 
 
@@ -34,8 +34,8 @@ def _selection(workspace: Workspace, model: ModelFile, roles: Reference, referen
     trained = [workspace.load(Candidate, reference) for reference in references]
     out_of_fold = any(one.chosen_on == "cross_validation" for one in trained if one.error is None)
     given = workspace.load(Roles, roles)
-    wanted: tuple[splitting.Role, ...] = ("train", "validation") if out_of_fold else ("validation",)
-    _, truth, _ = rows_of(workspace, model, given, *wanted)
+    rows = learning_rows(workspace, model, roles, ("train", "validation"))
+    truth = rows.truth[rows.choosing(model, folded=out_of_fold)]
     answers = {one.name: read_predictions(workspace, model, one.predictions) for one in trained if one.predictions}
     if "ensemble" in model.candidate_names and len(answers) > 1:
         ensemble, mean = _ensemble(model, roles, trained, answers, truth)

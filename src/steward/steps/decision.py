@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import ceil
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from steward.records import (
     Record,
     Reference,
 )
+from steward.steps.figures import figures
 from steward.steps.roles import needed_rows
 
 PARTS: dict[str, type[Record]] = {
@@ -29,10 +30,6 @@ PARTS: dict[str, type[Record]] = {
 }
 MEASURED = ("accuracy", "concept_drift")
 """Triggers whose loss was measured on labels; what is only expected does not plan a test."""
-TO_BEGIN = timedelta(minutes=15)
-"""A training that was decided and has not begun by then is lost; the next look starts it again."""
-TO_END = timedelta(hours=3)
-"""A training without a verdict is thought to run so long."""
 READ = ("trigger", "decision", "training", "failure", "verdict")
 """Kinds of entries that a decision is based upon."""
 
@@ -54,14 +51,16 @@ def decide_retraining(
     -------
     Reference to a `Decision`.
     """
+    parts = _with_look(workspace, parts)
     found = [workspace.load(PARTS[part.kind], part) for part in parts]
     asked = [*(read_trigger(one) for record in found for one in getattr(record, "triggers", ())), *events]
-    subject = _subject(workspace, found, at)
-    named = {part.kind: part.as_json() for part in parts}
+    subject = next((record.end for record in found if isinstance(record, Observation)), at).isoformat()
     sealed = next((record.sealed for record in found if isinstance(record, Accuracy)), None)
+    needed = {} if sealed is None else {"needed": needed_rows(workspace, model, {}, model.verify.detect)}
+    seen = {"parts": {part.kind: part.as_json() for part in parts}, "figures": figures(found) | needed}
     while True:
         entry = workspace.ledger.find(model.name, Decision.kind, subject)
-        entry = entry or _decided(workspace, model, subject, asked, named, sealed, at)
+        entry = entry or _decided(workspace, model, subject, asked, seen, sealed, at)
         if entry is not None:
             return _remembered(workspace, model, entry)
 
@@ -76,14 +75,12 @@ def _remembered(workspace: Workspace, model: ModelFile, entry: Entry) -> Referen
     return workspace.remember(Decision, [entry.digest], lambda: Decision.model_validate(made))
 
 
-def _subject(workspace: Workspace, found: Sequence[Record], at: datetime) -> str:
-    """The end of the look that the parts are of."""
-    for record in found:
-        if isinstance(record, Observation):
-            return record.end.isoformat()
-        if isinstance(of := getattr(record, "observation", None), Reference):
-            return workspace.load(Observation, of).end.isoformat()
-    return at.isoformat()
+def _with_look(workspace: Workspace, parts: Sequence[Reference]) -> list[Reference]:
+    """The parts, and before them the look that they are of."""
+    if not parts or any(part.kind == Observation.kind for part in parts):
+        return list(parts)
+    look: Reference = getattr(workspace.load(PARTS[parts[0].kind], parts[0]), Observation.kind)
+    return [look, *parts]
 
 
 def _decided(
@@ -91,19 +88,24 @@ def _decided(
     model: ModelFile,
     subject: str,
     asked: Sequence[Trigger],
-    parts: Mapping[str, Any],
+    seen: Mapping[str, Any],
     sealed: int | None,
     at: datetime,
 ) -> Entry | None:
-    """The entry of a new decision; None if somebody decided, began or ended something in between."""
+    """The entry of a new decision; None if somebody decided, began or ended something in between.
+
+    Parameters
+    ----------
+    seen : `parts` and `figures` of the decision.
+    """
     entries = [entry for entry in workspace.ledger.entries(model.name) if entry.kind in READ]
     begun = trainings(entries)
     lost = _lost(entries, begun, at)
     if lost:
-        body = {**lost, "parts": dict(parts)}
+        body = {**lost, **seen}
     else:
         situation = _situation(workspace, model, entries, begun, asked, sealed, at)
-        body = _body(retraining.decide(model.retrain, asked, situation, at=at), asked, parts, subject)
+        body = _body(retraining.decide(model.retrain, asked, situation, at=at), asked, seen, subject, begun)
     news: list[tuple[str, str, Any]] = [(Decision.kind, subject, body)]
     if body["train"] and not lost:
         news.append(("trigger", body["cause"], _trigger_body(body, subject)))
@@ -115,24 +117,37 @@ def _decided(
     return first
 
 
-def _cause(trigger: Trigger, subject: str) -> str:
-    """What happened, once; the schedule comes again and again."""
-    return f"{trigger.cause} {subject}" if trigger.kind == "schedule" else trigger.cause
+def _cause(trigger: Trigger, subject: str, begun: Mapping[str, Training]) -> str:
+    """The identity of a training: what happened; the schedule comes again and again, and what was in vain may be tried again."""
+    if trigger.kind == "schedule":
+        return f"{trigger.cause} {subject}"
+    attempts = sum(one.cause == trigger.cause for one in begun.values())
+    return f"{trigger.cause}, attempt {attempts + 1}" if attempts else trigger.cause
 
 
 def _body(
-    decision: retraining.Decision, asked: Sequence[Trigger], parts: Mapping[str, Any], subject: str
+    decision: retraining.Decision,
+    asked: Sequence[Trigger],
+    seen: Mapping[str, Any],
+    subject: str,
+    begun: Mapping[str, Training],
 ) -> dict[str, Any]:
     trigger = decision.trigger
-    measured = trigger is not None and trigger.kind in MEASURED and trigger.loss is not None
     return {
         **decision.as_json(),
-        "cause": _cause(trigger, subject) if trigger else None,
-        "detect": min(0.99, trigger.loss) if trigger and trigger.loss and measured else None,
-        "parts": dict(parts),
+        "cause": _cause(trigger, subject, begun) if trigger else None,
+        "detect": _detect(trigger) if trigger else None,
+        **seen,
         "triggers": [one.as_json() for one in asked],
         "says": [decision.reason[0].upper() + decision.reason[1:] + "."],
     }
+
+
+def _detect(trigger: Trigger) -> float | None:
+    """The difference that the training's sealed rows have to find; None where that is `verify.detect`."""
+    if trigger.kind == "new_rows":
+        return retraining.HARMLESS
+    return min(0.99, trigger.loss) if trigger.loss and trigger.kind in MEASURED else None
 
 
 def _trigger_body(body: Mapping[str, Any], subject: str) -> dict[str, Any]:
@@ -143,6 +158,7 @@ def _trigger_body(body: Mapping[str, Any], subject: str) -> dict[str, Any]:
         "reason": trigger["reason"],
         "by": "monitor",
         "cause": body["cause"],
+        "asked": trigger["cause"],
         "decision": subject,
         "detect": body["detect"],
         "evidence": trigger["evidence"],
@@ -162,9 +178,18 @@ def _situation(
     return Situation(
         trainings=tuple(begun.values()),
         missing_rows=missing(None),
-        missing_for={one.cause: missing(one.loss) for one in asked if one.kind in MEASURED},
+        missing_for={one.cause: missing(detect) for one in asked if (detect := _detect(one))},
         running=_running(entries, begun, at),
+        looks=_looks(entries),
     )
+
+
+def _looks(entries: Sequence[Entry]) -> int:
+    """Since the last training was asked for, this one included; enough where there was none."""
+    asked = [entry.sequence for entry in entries if entry.kind == "trigger"]
+    if not asked:
+        return retraining.REST
+    return 1 + sum(entry.kind == Decision.kind and entry.sequence > asked[-1] for entry in entries)
 
 
 def _missing_rows(workspace: Workspace, model: ModelFile, sealed: int | None) -> Callable[[float | None], int]:
@@ -183,19 +208,25 @@ def trainings(entries: Sequence[Entry]) -> dict[str, Training]:
     """What was started so far, by cause, in order of time.
 
     A training that the monitor asked for has an entry `trigger` by the monitor, whose subject is its cause, and one by its run,
-    which names the cause; one that a person or the schedule asked for has the latter, whose run is its cause. A verdict
-    belongs to the training that began last.
+    which names the cause; one that a person or the schedule asked for has the latter, whose run is its cause. Later attempts
+    have causes of their own and are trainings for the same one. A verdict belongs to the training that began last, a failure
+    to that of its run.
     """
     found: dict[str, Training] = {}
+    runs: dict[str, str] = {}
     last = ""
     for entry in entries:
         if entry.kind == "trigger":
             last = entry.body.get("cause") or entry.subject
+            runs[entry.subject] = last
             kind = entry.body["trigger"]
             known = kind if kind in retraining.STRENGTH else "event"
-            found.setdefault(last, Training(entry.at, cast(retraining.Kind, known), last))
+            found.setdefault(last, Training(entry.at, cast(retraining.Kind, known), entry.body.get("asked", last)))
         elif entry.kind == "verdict" and last:
             found[last] = replace(found[last], verdict=entry.body["verdict"])
+        elif entry.kind == "failure" and entry.subject in runs:
+            failed = runs[entry.subject]
+            found[failed] = replace(found[failed], failure=entry.body["error"])
     return found
 
 
@@ -211,7 +242,7 @@ def _lost(entries: Sequence[Entry], begun: Mapping[str, Training], at: datetime)
     newest = decided[-1]
     cause = newest.body["cause"]
     started = cause in _begun_causes(entries) or list(begun)[-1] != cause
-    if started or at - newest.at < TO_BEGIN:
+    if started or at - newest.at < retraining.TO_BEGIN:
         return None
     again = f"{newest.body['trigger']['reason']} (decided on {newest.at:%Y-%m-%d %H:%M}, and not begun since)"
     says = [f"Train now: {again}."]
@@ -228,4 +259,4 @@ def _running(entries: Sequence[Entry], begun: Mapping[str, Training], at: dateti
     if last.verdict is not None or any(entry.subject in failed for entry in mine):
         return False
     by_monitor = "decision" in mine[0].body and cause not in _begun_causes(entries)
-    return at - mine[-1].at < (TO_BEGIN if by_monitor else TO_END)
+    return at - mine[-1].at < (retraining.TO_BEGIN if by_monitor else retraining.TO_END)

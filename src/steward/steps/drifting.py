@@ -5,16 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
-from operator import add
 from statistics import median
 from typing import Any
 
 import pandas as pd
 
 from steward.config import ModelFile
-from steward.core import drift, performance
+from steward.core import drift
 from steward.core.drift import Detector, Finding, Report
-from steward.core.profiles import CONFIDENCE, ColumnProfile, Profile
+from steward.core.profiles import Profile, Series, Span
 from steward.core.retraining import Trigger
 from steward.errors import LedgerConflict
 from steward.io.ledger import Entry
@@ -69,6 +68,10 @@ class _Window:
     end: str
     profile: Profile
 
+    @property
+    def span(self) -> Span:
+        return datetime.fromisoformat(self.start).timestamp(), datetime.fromisoformat(self.end).timestamp()
+
 
 @dataclass(frozen=True)
 class _History:
@@ -81,10 +84,9 @@ class _History:
     """Column → since when, of the alarms that had not ended before this look."""
     per_year: float
 
-    def of(self, column: str) -> list[tuple[_Window, ColumnProfile]]:
+    def of(self, column: str) -> list[_Window]:
         """The windows that say something of a column."""
-        found = [(window, window.profile.columns[column]) for window in self.windows]
-        return [(window, one) for window, one in found if one.known + one.missing + one.unseen]
+        return [window for window in self.windows if window.profile.columns[column].rows]
 
 
 def _history(workspace: Workspace, model: ModelFile, seen: Observation) -> _History:
@@ -148,7 +150,7 @@ def _drift(workspace: Workspace, model: ModelFile, reference: Reference, seen: O
     alarms = {one.column: one.since for one in reversed(findings) if one.alarm}
     since = alarms | {name: datetime.fromisoformat(day) for name, day in history.lasting.items()}
     in_question = max((one.windows for one in report.alarms), default=1)
-    loss = _expected_loss(known, history, in_question)
+    loss = known.expected_loss([window.profile for window in history.windows if window.profile.rows][-in_question:])
     separation = _separation(workspace, model, made, seen)
     return Drift(
         model=model.name,
@@ -160,7 +162,7 @@ def _drift(workspace: Workspace, model: ModelFile, reference: Reference, seen: O
         since=since,
         separation=separation,
         expected_loss=loss,
-        says=(*(one.says for one in findings), *_says(separation, loss if alarms else None)),
+        says=(*(one.says for one in findings), *_says(separation, loss if alarms else None, model)),
         triggers=(_trigger(seen, findings, since, loss).as_json(),) if alarms else (),
     )
 
@@ -170,43 +172,56 @@ def _examined(model: ModelFile, known: baseline.Known, history: _History) -> Rep
     columns = {name: history.of(name) for name in known.baseline.bins}
     reference = {name: one for name, one in known.baseline.series.items() if len(one)}
     newest = history.windows[-1]
-    names = [name for name, found in columns.items() if name in reference and found and found[-1][0] is newest]
-    level = drift.level_of(model.monitor.false_alarms_per_year, history.per_year, max(1, len(names)))
+    names = [name for name, found in columns.items() if name in reference and found and found[-1] is newest]
+    budget = drift.SHARE_OF_ALARMS * model.monitor.false_alarms_per_year
+    level = drift.level_of(budget, history.per_year, max(1, len(names)))
     if not names:
         return Report((), {}, level)
     recent, calm = {}, {}
     for name in names:
-        profiles = {window.start: one for window, one in columns[name]}
-        chosen = drift.calm_windows(list(profiles), history.alarms.get(name, ()))
-        recent[name] = known.baseline.series_of(name, list(profiles.values())[-drift.RECENT :])
+        windows = {window.start: window for window in columns[name]}
+        chosen = drift.calm_windows(list(windows), history.alarms.get(name, ()))
+        recent[name] = _series(known, name, columns[name][-drift.RECENT :])
         if chosen:
-            calm[name] = known.baseline.series_of(name, [profiles[start] for start in chosen])
+            calm[name] = _series(known, name, [windows[start] for start in chosen])
     return Detector({name: reference[name] for name in names}, calm).examine(recent, level=level)
+
+
+def _series(known: baseline.Known, name: str, windows: Sequence[_Window]) -> Series:
+    return known.baseline.series_of(name, [one.profile for one in windows], [one.span for one in windows])
+
+
+def drift_of_batch(workspace: Workspace, model: ModelFile, made: Challenger, profile: Profile) -> Report:
+    """A batch as the only window: held against the rows that a version learned from, as a look is.
+
+    Parameters
+    ----------
+    made : the version, whose reference profile's bins the profile is over.
+
+    Raises
+    ------
+    StewardError : the rows that the version learned from are gone.
+    """
+    reference = {name: one for name, one in baseline.known(workspace, made).baseline.series.items() if len(one)}
+    recent = {name: Series.of(reference[name].kind, [profile.columns[name]]) for name in reference}
+    recent = {name: one for name, one in recent.items() if one.rows.any()}
+    budget = drift.SHARE_OF_ALARMS * model.monitor.false_alarms_per_year
+    level = drift.level_of(budget, model.monitor.looks_per_year, len(recent))
+    return Detector({name: reference[name] for name in recent}).examine(recent, level=level)
 
 
 def _finding(found: Finding, history: _History) -> DriftFinding:
     """With since when: the beginning of the windows that show it best, or that of the alarm that lasts."""
-    first = history.of(found.column)[-found.windows][0].start
+    first = history.of(found.column)[-found.windows].start
     since = datetime.fromisoformat(history.lasting.get(found.column, first) if found.alarm else first)
     return DriftFinding.model_validate(
         {**found.as_json(), "since": since, "says": drift.sentence(found, f"{since:%Y-%m-%d %H:%M}")}
     )
 
 
-def _expected_loss(known: baseline.Known, history: _History, windows: int) -> Estimate | None:
-    """Of the newest windows together, by the champion's own confidence."""
-    if known.calibration is None or CONFIDENCE not in known.baseline.answers.columns:
-        return None
-    profiles = [window.profile for window in history.windows if window.profile.rows][-windows:]
-    if not profiles:
-        return None
-    recent = known.confidences(reduce(add, profiles))
-    return performance.expected_loss(known.calibration, known.confidences(known.baseline.answers), recent)
-
-
 def _separation(workspace: Workspace, model: ModelFile, made: Challenger, seen: Observation) -> Separation | None:
     """By a classifier, where the rows of the window are few enough to be read again."""
-    if not drift.FEWEST_TOLD_APART <= seen.rows <= ROWS_AT_HAND:
+    if not workspace.explains or not drift.FEWEST_TOLD_APART <= seen.rows <= ROWS_AT_HAND:
         return None
     trained_by = ModelFile.model_validate(made.model_file)
     with workspace.tables.session() as session:
@@ -223,14 +238,16 @@ def _separation(workspace: Workspace, model: ModelFile, made: Challenger, seen: 
     )
 
 
-def _says(separation: Separation | None, loss: Estimate | None) -> Iterable[str]:
+def _says(separation: Separation | None, loss: Estimate | None, model: ModelFile) -> Iterable[str]:
     if separation is not None and separation.auc.low > 0.5:  # noqa: PLR2004 - a coin's
         auc, columns = separation.auc, ", ".join(separation.columns) or "no single column"
         yield f"a classifier tells these rows from the reference with AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}), by {columns}"
     if loss is not None:
+        value, low, high = (f"{100 * one:.1f}" for one in (loss.value, loss.low, loss.high))
+        by, cost = ("confidence", "points of accuracy") if model.classes else ("predictions", "% of its error")
         yield (
-            f"by the champion's own confidence this costs {100 * loss.value:.1f} points of accuracy "
-            f"({100 * loss.low:.1f} to {100 * loss.high:.1f}): an estimate, which cannot see concept drift"
+            f"by the champion's own {by} this costs {value} {cost} ({low} to {high}): "
+            "an estimate, which cannot see concept drift"
         )
 
 

@@ -1,6 +1,6 @@
 """The find_features step: columns of the source that the contract does not know, and what they would add."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,15 +13,19 @@ from steward.config import ModelFile
 from steward.core import contracts, novelty, quality, splitting
 from steward.core.contracts import Contract
 from steward.core.retraining import Trigger
-from steward.errors import SourceMissing, SourceUnreadable
+from steward.errors import ArtifactDamaged, SourceMissing, SourceUnreadable
 from steward.io.tables import Session
 from steward.io.workspace import Workspace
 from steward.prediction import trained
-from steward.records import Estimate, NewFeature, NewFeatures, Observation, Reference, Snapshot, digest_of
-from steward.steps.observation import values
+from steward.records import Decision, Estimate, NewFeature, NewFeatures, Observation, Reference, Snapshot, digest_of
+from steward.steps.observation import values as values_of
 
 MOST_TRIED = 5
 """New columns that are tried out in one look, the first ones of the source."""
+LOOKED_BACK = 100
+"""Decisions among which the last look is searched."""
+TRY_AGAIN = 1.25
+"""A column is tried again when so many times more rows have a value."""
 DRAWN = 4
 """Times as many rows as are tried on: some of them are sealed."""
 
@@ -47,7 +51,8 @@ def _found(workspace: Workspace, model: ModelFile, reference: Reference) -> NewF
     columns = seen.source["columns"]
     unknown = Contract.of(model, seen.end).unknown(tuple(columns))
     new = [name for name in unknown if name not in known and name not in made.inputs]
-    features = tuple(_features(workspace, model, seen, new[:MOST_TRIED])) if new else ()
+    before = _before(workspace, model, seen) if new else {}
+    features = tuple(_features(workspace, model, seen, new[:MOST_TRIED], before)) if new else ()
     trigger = _trigger(model, seen, [name for name in model.columns if name not in made.inputs])
     return NewFeatures(
         model=model.name,
@@ -56,6 +61,31 @@ def _found(workspace: Workspace, model: ModelFile, reference: Reference) -> NewF
         says=(*(one.says for one in features), *((trigger.reason,) if trigger else ())),
         triggers=(trigger.as_json(),) if trigger else (),
     )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a column adds, on so many labelled rows, when so many rows of the source had a value."""
+
+    rows: int
+    filled_rows: int
+    gain: Estimate | None
+
+
+def _before(workspace: Workspace, model: ModelFile, seen: Observation) -> dict[str, _Measured]:
+    """What the newest decision before this look knew of new columns, if it was about the same version."""
+    for entry in workspace.ledger.entries(model.name, Decision.kind, newest_first=True, limit=LOOKED_BACK):
+        part = entry.body["parts"].get(NewFeatures.kind)
+        if part is None or datetime.fromisoformat(entry.subject) >= seen.end:
+            continue
+        try:
+            found = workspace.load(NewFeatures, Reference.model_validate(part))
+            same = workspace.load(Observation, found.observation).version == seen.version
+        except ArtifactDamaged:
+            return {}
+        known = {one.column: one for one in found.features if same}
+        return {n: _Measured(one.rows, one.filled_rows, one.gain) for n, one in known.items() if one.gain}
+    return {}
 
 
 def _trigger(model: ModelFile, seen: Observation, taken: Sequence[str]) -> Trigger | None:
@@ -79,13 +109,19 @@ class _Rows:
     truth: NDArray[Any]
 
 
-def _features(workspace: Workspace, model: ModelFile, seen: Observation, names: Sequence[str]) -> Iterator[NewFeature]:
+def _features(
+    workspace: Workspace,
+    model: ModelFile,
+    seen: Observation,
+    names: Sequence[str],
+    before: Mapping[str, _Measured],
+) -> Iterator[NewFeature]:
     try:
         with workspace.tables.session() as session:
             source = session.source(model.source)
             rows = _marked(session, source, model, seen.end, names)
             for name in names:
-                yield _feature(workspace, session, model, seen, rows, name)
+                yield _feature(workspace, session, model, seen, rows, name, before.get(name))
     except (SourceMissing, SourceUnreadable):
         return  # the quality of this look says so
 
@@ -98,7 +134,13 @@ def _marked(session: Session, source: Any, model: ModelFile, at: datetime, names
 
 
 def _feature(
-    workspace: Workspace, session: Session, model: ModelFile, seen: Observation, rows: Any, name: str
+    workspace: Workspace,
+    session: Session,
+    model: ModelFile,
+    seen: Observation,
+    rows: Any,
+    name: str,
+    before: _Measured | None,
 ) -> NewFeature:
     column = f"+{name}"
     there = rows[column].notnull() & (rows[column].cast("string") != "")  # noqa: PD004 - a column of Ibis
@@ -106,8 +148,8 @@ def _feature(
     counted = session.row(rows.aggregate(rows=rows.count(), filled=there.sum().fill_null(0), **times))
     first = counted.get("since")
     total = counted["rows"] if first is None else _since(session, rows, first)
-    tried = _tried(workspace, session, model, rows, column)
-    gain = _gain(model, tried, column) if tried is not None else None
+    found = before if before and counted["filled"] < TRY_AGAIN * before.filled_rows else None
+    found = found or _measured(_tried(workspace, session, model, rows, column), model, column, counted["filled"])
     share = counted["filled"] / max(1, total)
     since = first.replace(tzinfo=UTC) if first else seen.start if name not in (seen.source["before"] or {}) else None
     return NewFeature(
@@ -115,10 +157,11 @@ def _feature(
         type=seen.source["columns"][name],
         since=since,
         filled=share,
-        rows=len(tried.frame) if tried is not None else 0,
+        rows=found.rows,
+        filled_rows=found.filled_rows,
         metric=model.metric,
-        gain=gain,
-        says=_sentence(name, since, share, model.metric, gain),
+        gain=found.gain,
+        says=_sentence(name, since, share, model.metric, found.gain),
     )
 
 
@@ -143,9 +186,9 @@ def _tried(workspace: Workspace, session: Session, model: ModelFile, rows: Any, 
     if not found.num_rows:
         return None
     found = found.filter(_not_sealed(workspace, model, found)).slice(0, novelty.MOST_ROWS)
-    frame = pd.DataFrame({name: values(found[name], one.type) for name, one in model.columns.items()})
+    frame = pd.DataFrame({name: values_of(found[name], one.type) for name, one in model.columns.items()})
     frame[column] = found[column].to_pandas().astype(object)
-    truth = values(found[contracts.LABEL], "category" if model.classes else "number")
+    truth = values_of(found[contracts.LABEL], "category" if model.classes else "number")
     return _Rows(frame, truth)
 
 
@@ -166,9 +209,12 @@ def _not_sealed(workspace: Workspace, model: ModelFile, found: Any) -> Any:
     return pa.array(splitting.roles_by_unit(units, model.split) != splitting.CODES["test"])
 
 
-def _gain(model: ModelFile, rows: _Rows, column: str) -> Estimate | None:
+def _measured(rows: _Rows | None, model: ModelFile, column: str, filled_rows: int) -> _Measured:
+    if rows is None:
+        return _Measured(0, filled_rows, None)
     seed = int(digest_of(model.name, column, len(rows.frame))[:8], 16)
-    return novelty.gain(model, rows.frame.drop(columns=column), rows.frame[column], rows.truth, seed=seed)
+    gain = novelty.gain(model, rows.frame.drop(columns=column), rows.frame[column], rows.truth, seed=seed)
+    return _Measured(len(rows.frame), filled_rows, gain)
 
 
 def _sentence(name: str, since: datetime | None, filled: float, metric: str, gain: Estimate | None) -> str:

@@ -25,6 +25,7 @@ from steward.io.tables import Session
 from steward.io.workspace import Workspace
 from steward.prediction import Model
 from steward.records import File, Roles, Snapshot, Verdict
+from steward.steps import served
 from steward.steps.opening import Contestant
 from steward.steps.roles import Marked, given_roles, opened_roles
 from steward.steps.rows import learning_column
@@ -115,7 +116,8 @@ class Found:
     ripe_until : of `served` and `source`, the time up to which rows were taken, seconds since 1970.
     ripe_after : seconds after which most outcomes have come; None if it is not known.
     left_out : ripe rows that are sealed, or whose role nobody knows.
-    new_rows : labelled rows of the source that no training has seen; `sealed` of them are sealed.
+    new_rows : labelled rows that no training has seen, of the source and, with `source.outcomes`, of the prediction log:
+        what the next snapshot would add. `sealed` of them are sealed.
     """
 
     rows: Judged
@@ -139,24 +141,25 @@ def find_labelled(
     read = read_until.get("served", champion.promotion.at.timestamp())
     ripe_after, until = _ripe(workspace, model, at, read)
     since = min(read, until - model.monitor.window.total_seconds())
-    served, nameless = _served(workspace, model, champion, since, until, at)
+    answered, nameless = _served(workspace, model, champion, since, until, at)
     fresh = _fresh(workspace, model, champion, at)
-    others = ~np.isin(splitting.numbers_of(fresh.keys), splitting.numbers_of(served.keys))
+    others = ~np.isin(splitting.numbers_of(fresh.marks.keys), splitting.numbers_of(answered.keys))
     opened = opened_roles(workspace, model)
-    sealed = _sealed(workspace, model, fresh, served, opened)
-    in_source, in_log = sealed[: len(fresh)], sealed[len(fresh) :]
-    untrained = _untrained(workspace, champion, fresh, opened)
-    ripe = ~(fresh.times > fresh.ripe_until)
-    known = ~in_log & ~nameless & ~_learned(workspace, model, champion, served)
+    coming = fresh.marks + fresh.logged
+    in_snapshot, in_log = _sealed(workspace, model, coming, answered, opened)
+    in_source = in_snapshot[: len(fresh)]
+    untrained = _untrained(workspace, champion, coming, opened)
+    ripe = ~(fresh.marks.times > fresh.ripe_until)
+    known = ~in_log & ~nameless & ~_learned(workspace, model, champion, answered)
     taken = ripe & others & ~in_source
-    rows = _answered(champion, model, fresh, taken) + served[known]
+    rows = _answered(champion, model, fresh, taken) + answered[known]
     return Found(
         rows=rows,
-        ripe_until=_read_until(model, fresh.times[taken], served.times[known], read_until, until, read),
+        ripe_until=_read_until(model, fresh.marks.times[taken], answered.times[known], read_until, until, read),
         ripe_after=ripe_after,
         left_out=int((ripe & others & in_source).sum() + (in_log | nameless).sum()),
         new_rows=int(untrained.sum()),
-        sealed=int((untrained & in_source).sum()),
+        sealed=int((untrained & in_snapshot).sum()),
         says=fresh.says,
     )
 
@@ -274,43 +277,83 @@ def _units(texts: Sequence[str | None]) -> splitting.Units:
 
 
 @dataclass(frozen=True)
-class _Fresh:
-    """Labelled rows that the source has got since the champion's snapshot; nothing is answered yet."""
+class _Marks:
+    """When labelled rows were, and what they are known by; as in `Judged`."""
 
     times: NDArray[np.float64]
     keys: splitting.Units
     units: splitting.Units
-    table: Any
-    """Arrow table with the snapshot's columns; None without rows."""
-    ripe_until: float = np.inf
-    says: tuple[str, ...] = ()
+
+    @classmethod
+    def none(cls) -> "_Marks":
+        nothing = np.zeros((0, splitting.UNIT_BYTES), np.uint8)
+        return cls(np.zeros(0), nothing, nothing)
+
+    @classmethod
+    def of(cls, model: ModelFile, table: Any) -> "_Marks":
+        """Of an Arrow table with the snapshot's columns."""
+        keys = splitting.units_of(table[contracts.DIGEST].combine_chunks())
+        dated = contracts.TIME in table.column_names
+        times = _seconds(table[contracts.TIME]) if dated else np.full(table.num_rows, np.nan)
+        return cls(times, keys, splitting.units_of_groups(table[contracts.GROUP]) if model.split.group else keys)
+
+    def __add__(self, other: "_Marks") -> "_Marks":
+        return _Marks(*(np.concatenate([value, getattr(other, name)]) for name, value in vars(self).items()))
 
     def __len__(self) -> int:
         return len(self.times)
 
 
+@dataclass(frozen=True)
+class _Fresh:
+    """Labelled rows that came since the champion's snapshot and that the next one would have; nothing is answered yet."""
+
+    marks: _Marks
+    """Of the rows of the source."""
+    logged: _Marks
+    """Of those that only the prediction log has, with `source.outcomes`."""
+    table: Any = None
+    """Of the source's rows: Arrow table with the snapshot's columns."""
+    ripe_until: float = np.inf
+    says: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.marks)
+
+
 def _fresh(workspace: Workspace, model: ModelFile, champion: Champion, at: datetime) -> _Fresh:
     contract = contracts.Contract.of(model, at)
-    nothing = np.zeros((0, splitting.UNIT_BYTES), np.uint8)
     snapshot = workspace.load(Snapshot, champion.predictor.made.snapshot)
     known = workspace.store.fetch(snapshot.data)
     with workspace.tables.session() as session:
         try:
             source = session.source(model.source)
         except (SourceMissing, SourceUnreadable, SourceUnavailable) as problem:
-            return _Fresh(np.zeros(0), nothing, nothing, None, says=(f"The source was not read: {problem.what}.",))
+            return _unread(f"{problem.what}")
         if lost := contract.missing(source.columns):
-            said = f"The source was not read: it has no column {', '.join(lost)}."
-            return _Fresh(np.zeros(0), nothing, nothing, None, says=(said,))
+            return _unread(f"it has no column {', '.join(lost)}")
         rows = contracts.flagged(source, contract, session.stage)
-        good = contracts.accepted(rows, contract)
         old = session.parquet(known).select(contracts.KEY)
-        table = _without_doubles(session.arrow(good.anti_join(old, contracts.KEY)))
+        table = _without_doubles(session.arrow(contracts.accepted(rows, contract).anti_join(old, contracts.KEY)))
         waiting = _unlabelled(session, rows) if contracts.TIME in contract.columns else np.zeros(0)
-    keys = splitting.units_of(table[contracts.DIGEST].combine_chunks())
-    times = _seconds(table[contracts.TIME]) if contracts.TIME in contract.columns else np.full(table.num_rows, np.nan)
-    units = splitting.units_of_groups(table[contracts.GROUP]) if model.split.group else keys
-    return _Fresh(times, keys, units, table, _ripe_until(times, waiting))
+        logged = _logged(workspace, session, rows, contract, old)
+    marks = _Marks.of(model, table)
+    return _Fresh(marks, logged, table, _ripe_until(marks.times, waiting))
+
+
+def _unread(why: str) -> _Fresh:
+    return _Fresh(_Marks.none(), _Marks.none(), says=(f"The source was not read: {why}.",))
+
+
+def _logged(workspace: Workspace, session: Session, rows: Any, contract: contracts.Contract, old: Any) -> _Marks:
+    """Served rows that `source.outcomes` would add to a snapshot now, as the accept step finds them."""
+    if not contract.model.source.outcomes:
+        return _Marks.none()
+    found = served.missing(workspace, session, rows, contract, contract.mature_before or contract.at)
+    if found is None:
+        return _Marks.none()
+    good = contracts.accepted(found, contract).anti_join(old, contracts.KEY)
+    return _Marks.of(contract.model, session.arrow(good))
 
 
 def _without_doubles(table: Any) -> Any:
@@ -364,28 +407,46 @@ def _read_until(
     return {**found, "served": max(until, read)}
 
 
-def _sealed(workspace: Workspace, model: ModelFile, fresh: _Fresh, served: Judged, opened: Sequence[Roles]) -> Mask:
-    """Of the fresh rows, then of the served ones: those that are test rows, or would be in a snapshot taken now.
+def _sealed(
+    workspace: Workspace, model: ModelFile, coming: _Marks, answered: Judged, opened: Sequence[Roles]
+) -> tuple[Mask, Mask]:
+    """Of the coming rows, and of the answered ones: those that are test rows, or would be in a snapshot taken now.
 
     By time the newest share of the rows is sealed. Rows that come later are newer, so that no row that was read becomes a
-    test row afterwards.
+    test row afterwards. An answered row that is among the coming ones has its role from there: counted twice it would move
+    the cut.
     """
-    times = np.concatenate([fresh.times, served.times])
+    place = _places(coming.keys, answered.keys)
+    alone = place < 0
+    units, times = (
+        np.concatenate([coming.units, answered.units[alone]]),
+        np.concatenate([coming.times, answered.times[alone]]),
+    )
     moments = (times * 1e6).astype("datetime64[us]") if model.split.by == "time" else None
-    marked = Marked(np.concatenate([fresh.units, served.units]), moments, None)
-    roles, _ = given_roles(workspace, model, marked, opened)
-    never = ~np.concatenate([fresh.units, served.units]).any(axis=1)
-    return np.asarray((roles == splitting.CODES["test"]) & (~never if moments is None else True))
+    roles, _ = given_roles(workspace, model, Marked(units, moments, None), opened)
+    never = ~units.any(axis=1)
+    sealed = np.asarray((roles == splitting.CODES["test"]) & (~never if moments is None else True))
+    place[alone] = np.arange(len(coming), len(units))
+    return sealed[: len(coming)], sealed[place]
 
 
-def _untrained(workspace: Workspace, champion: Champion, fresh: _Fresh, opened: Sequence[Roles]) -> Mask:
+def _places(keys: splitting.Units, asked: splitting.Units) -> NDArray[np.intp]:
+    """Where each key that is asked for stands among the others; -1 where it does not."""
+    numbers, wanted = splitting.numbers_of(keys), splitting.numbers_of(asked)
+    order = np.argsort(numbers, kind="stable")
+    found = np.searchsorted(numbers[order], wanted)
+    there = np.isin(wanted, numbers)
+    return np.where(there, order[np.minimum(found, max(0, len(order) - 1))] if len(order) else -1, -1)
+
+
+def _untrained(workspace: Workspace, champion: Champion, rows: _Marks, opened: Sequence[Roles]) -> Mask:
     """Rows that came after the last training that opened sealed rows; it may have been another one than the champion's."""
     last = opened[-1].snapshot if opened else champion.predictor.made.snapshot
-    if last == champion.predictor.made.snapshot or not len(fresh):
-        return np.ones(len(fresh), dtype=bool)
+    if last == champion.predictor.made.snapshot or not len(rows):
+        return np.ones(len(rows), dtype=bool)
     file = workspace.store.fetch(workspace.load(Snapshot, last).data)
     known = splitting.units_in(workspace.tables.stored(file, [contracts.DIGEST])[contracts.DIGEST])
-    return ~np.isin(splitting.numbers_of(fresh.keys), splitting.numbers_of(known))
+    return ~np.isin(splitting.numbers_of(rows.keys), splitting.numbers_of(known))
 
 
 def _learned(workspace: Workspace, model: ModelFile, champion: Champion, rows: Judged) -> Mask:
@@ -416,9 +477,9 @@ def _answered(champion: Champion, model: ModelFile, fresh: _Fresh, kept: Mask) -
         answers = champion.contestant.answers(frame, model.classes)
     rows = int(kept.sum())
     return Judged(
-        times=fresh.times[kept],
-        keys=fresh.keys[kept],
-        units=fresh.units[kept],
+        times=fresh.marks.times[kept],
+        keys=fresh.marks.keys[kept],
+        units=fresh.marks.units[kept],
         frame=frame,
         truth=truth,
         answers=answers,
@@ -434,4 +495,5 @@ def count_new_rows(workspace: Workspace, model: ModelFile, *, at: datetime) -> i
         return None
     champion = Champion.of(workspace, model, version.number)
     fresh = _fresh(workspace, model, champion, at)
-    return int(_untrained(workspace, champion, fresh, opened_roles(workspace, model)).sum())
+    coming = fresh.marks + fresh.logged
+    return int(_untrained(workspace, champion, coming, opened_roles(workspace, model)).sum())

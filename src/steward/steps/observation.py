@@ -220,15 +220,32 @@ def _window(session: Session, look: _Look, version: int, source: Any | None, kno
 
 
 def _counted(session: Session, look: _Look, known: Baseline, origin: Origin, rows: Any, answers: Any) -> _Window:
-    """The profile of rows, with the answers of some of them."""
-    model = look.trained_by
+    counted = profile_of_rows(session, rows, answers, look.trained_by, known)
+    return _Window(origin if counted.profile.rows else "nothing", counted.profile, counted.unseen)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Rows and answers as one profile, and the values that training did not know."""
+
+    profile: Profile
+    unseen: dict[str, dict[str, int]]
+
+
+def profile_of_rows(session: Session, rows: Any, answers: Any, model: ModelFile, known: Baseline) -> Counted:
+    """The profile of rows, with the answers of some of them.
+
+    Parameters
+    ----------
+    rows : Ibis table with the contract's columns, cleaned. `answers` : one with `prediction` and `confidence`.
+    model : the model file of the version's own time.
+    """
     rows = session.stage(rows.select(**profiles.values_of(rows, model)))
     inputs = profile_of(session, rows, known, [name for name in known.bins if name in rows.columns])
     names = [name for name in known.bins if name not in inputs.windows[0].columns]
     outputs = profile_of(session, answers, known, names)
     columns = {**inputs.windows[0].columns, **outputs.windows[0].columns}
-    found = Profile(inputs.windows[0].rows, {name: columns[name] for name in known.bins})
-    return _Window(origin if found.rows else "nothing", found, inputs.unseen)
+    return Counted(Profile(inputs.windows[0].rows, {name: columns[name] for name in known.bins}), inputs.unseen)
 
 
 def profile_of(session: Session, rows: Any, known: Baseline, names: Sequence[str]) -> profiles.Profiled:

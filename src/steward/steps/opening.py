@@ -15,7 +15,7 @@ from steward.errors import ArtifactDamaged, LedgerConflict, OpeningRefused
 from steward.inference import Predictor
 from steward.io.ledger import Entry
 from steward.io.workspace import Workspace
-from steward.records import Challenger, File, Reference, Roles, Test, Verdict
+from steward.records import Challenger, File, Reference, Roles, Skill, Test, Verdict
 from steward.steps.rows import rows_of
 
 ANSWERERS = ("challenger", "constant", "champion")
@@ -206,7 +206,15 @@ def _score_sealed(
         },
         predictions=_put_opened(workspace, model, units, opened),
         seed=made.seed,
+        earlier=_earlier_skills(workspace, model, roles.opening),
     )
+
+
+def _earlier_skills(workspace: Workspace, model: ModelFile, opening: int) -> list[Skill]:
+    """What the openings before this one showed, those without a champion left out."""
+    entries = workspace.ledger.entries(model.name, "opening_result")
+    before = sorted((int(entry.subject), entry.body) for entry in entries if int(entry.subject) < opening)
+    return [Skill.model_validate(body["skill"]) for _, body in before if body.get("skill")]
 
 
 def _overlap(units: npt.NDArray[Any], contestant: Contestant) -> int:

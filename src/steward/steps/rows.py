@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from steward.config import ModelFile
-from steward.core import contracts, splitting
+from steward.core import contracts, history, splitting
 from steward.io.workspace import Workspace
 from steward.records import Reference, Roles, Snapshot
 
@@ -53,6 +53,18 @@ class LearningRows:
     truth: npt.NDArray[Any]
     units: npt.NDArray[Any]
     roles: npt.NDArray[Any]
+    times: npt.NDArray[np.float64] | None = None
+    """Seconds since 1970, -inf where a row has no time; read only where `model.train` looks at them."""
+
+    def choosing(self, model: ModelFile, *, folded: bool) -> npt.NDArray[np.intp]:
+        """Positions of the rows that choose between candidates.
+
+        Parameters
+        ----------
+        folded : are train rows among them, as in cross-validation?
+        """
+        chosen = np.arange(len(self.roles)) if folded else np.flatnonzero(self.roles == "validation")
+        return chosen if self.times is None else chosen[history.judges(model.train, self.times[chosen])]
 
 
 def learning_rows(
@@ -62,4 +74,14 @@ def learning_rows(
     roles = workspace.load(Roles, reference)
     frame, truth, units = rows_of(workspace, model, roles, *wanted)
     given = workspace.tables.stored(workspace.store.fetch(roles.file), ["role"])["role"].to_numpy()
-    return LearningRows(frame, truth, units, given[np.isin(given, wanted)])
+    chosen = np.isin(given, wanted)
+    times = _times(workspace, roles)[chosen] if model.train.looks_at_times else None
+    return LearningRows(frame, truth, units, given[chosen], times)
+
+
+def _times(workspace: Workspace, roles: Roles) -> npt.NDArray[np.float64]:
+    """Of every row of the snapshot; see `LearningRows`."""
+    snapshot = workspace.load(Snapshot, roles.snapshot)
+    times = workspace.tables.stored(workspace.store.fetch(snapshot.data), [contracts.TIME])[contracts.TIME]
+    found = times.to_numpy().astype("datetime64[us]")
+    return np.where(np.isnat(found), -np.inf, found.astype(np.int64) / 1e6)

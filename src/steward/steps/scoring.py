@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steward.config import ModelFile, Source
-from steward.core import contracts
+from steward.core import contracts, drift
 from steward.core.answers import Answers, Coded
 from steward.core.contracts import Contract
 from steward.errors import ContractRefused, ScoringStopped, SourceUnreadable, StewardError
@@ -23,13 +23,13 @@ from steward.io.tables import Session, filled, writing
 from steward.io.workspace import Workspace
 from steward.prediction import Model
 from steward.records import Change, Scored, Snapshot
+from steward.steps import baseline, observation
+from steward.steps.drifting import drift_of_batch
 
 BLOCK = 50_000
 """Rows that are scored at once."""
 MEMORY = "768MB"
 """What the reader may hold; more spills to the disk."""
-NOTEWORTHY = 0.05
-"""A share of missing or unseen values that is this much above training's is told of."""
 TEXTS = ("prediction", "action", "message", "unseen", "flags")
 CARRIED = "^"
 """Begins the names of columns that go from input to output as they are."""
@@ -75,7 +75,7 @@ def score(
         seen = _scored(session, version, model, batch, folder / "answers.parquet", on_progress)
         rejections = _set_aside(session, batch, seen, folder / "rejected.parquet")
         missing, unseen = _shares(workspace, version, seen)
-        notes = _judged(model, seen, missing, unseen)
+        notes = _judged(model, seen, _moved(workspace, session, version, model, batch, folder / "answers.parquet"))
         target.publish(folder / "answers.parquet", folder / "rejected.parquet" if seen.rejected else None)
     return Scored(
         model=model.name,
@@ -351,11 +351,25 @@ def _missing_in_training(workspace: Workspace, version: Model) -> dict[str, floa
     return {name: times / max(metadata.num_rows, 1) for name, times in nulls.items()}
 
 
-def _judged(
-    model: ModelFile, seen: _Seen, missing: Mapping[str, Change], unseen: Mapping[str, Change]
+def _moved(
+    workspace: Workspace, session: Session, version: Model, model: ModelFile, batch: _Batch, answers: Path
 ) -> tuple[str, ...]:
+    """How the batch differs from the rows that the version learned from, as a look of the monitor would find it; nothing
+    where those rows are gone.
+    """
+    trained = version.predictor.model
+    try:
+        known = baseline.known(workspace, version.predictor.made).baseline
+        scored = batch.rows.filter(batch.rows["!accepted"])
+        found = observation.profile_of_rows(session, scored, session.parquet(answers), trained, known)
+        report = drift_of_batch(workspace, model, version.predictor.made, found.profile)
+    except StewardError:
+        return ()
+    return tuple(drift.sentence(one, None) for one in report.alarms)
+
+
+def _judged(model: ModelFile, seen: _Seen, moved: tuple[str, ...]) -> tuple[str, ...]:
     """What a person should know of the batch; raises ScoringStopped where the model file says to stop."""
-    moved = (*_more("missing values in", missing), *_more("unseen values in", unseen))
     if moved and model.score.drift == "stop":
         raise ScoringStopped(
             "the rows are not like those that the champion learned from",
@@ -365,9 +379,3 @@ def _judged(
     share = seen.rejected / max(seen.rows + seen.rejected, 1)
     broken = (f"{seen.rejected} rows ({share:.1%}) break the contract",) if share > model.rows.max_rejected else ()
     return (*broken, *moved)
-
-
-def _more(what: str, changes: Mapping[str, Change]) -> Iterator[str]:
-    for name, change in changes.items():
-        if change.training is not None and change.share > change.training + NOTEWORTHY:
-            yield f"{what} {name}: {change.share:.1%}, in training {change.training:.1%}"
