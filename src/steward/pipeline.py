@@ -135,9 +135,9 @@ def _run_stages(
 ) -> dict[str, Any]:
     made: dict[str, Any] = {"approve": None}
     for stage in STAGES:
-        if stage.approval or (dry_run and stage.opens):
-            if stage.opens:
-                break
+        if dry_run and stage.opens:
+            break
+        if stage.approval or (stage.explains and not workspace.explains):
             continue
         on_event(Event(stage.name, "started"))
         made[stage.name] = _run_stage(workspace, model, stage, made, at, detect, on_event)

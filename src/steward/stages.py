@@ -14,7 +14,7 @@ class Stage:
 
     `takes` names the stages whose references the step is given; `mapped` stages run once per candidate; a stage with
     `approval` exists only where the model file says `approve: person`; a dry run ends before the first stage that
-    `opens` sealed rows.
+    `opens` sealed rows; what a stage that `explains` makes is for people, and a replay goes without.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Stage:
     mapped: bool = False
     approval: bool = False
     opens: bool = False
+    explains: bool = False
 
 
 STAGES = (
@@ -33,7 +34,7 @@ STAGES = (
     Stage("verify", takes=("refit",), opens=True),
     Stage("approve", takes=("verify",), approval=True),
     Stage("promote", takes=("verify", "approve")),
-    Stage("report", takes=("promote",)),
+    Stage("report", takes=("promote",), explains=True),
 )
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from steward.errors import RegistryUnavailable, VersionUnknown
+from steward.io.ledger import Ledger
 from steward.io.registry import Registry, Version
+from steward.io.versions import LedgerRegistry
 from steward.io.workspace import Workspace
 from steward.records import (
     Candidate,
@@ -70,13 +72,23 @@ def registry(tmp_path_factory: pytest.TempPathFactory, new_workspace: Callable[[
     return new_workspace(tmp_path_factory.mktemp("registry") / "home").registry
 
 
-def register(registry: Registry, folder: Path, content: str = "one") -> int:
+@pytest.fixture(params=["mlflow", "ledger"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Registry | LedgerRegistry:
+    """Both registries answer alike: production's, and the one that a replay keeps in its ledger."""
+    if request.param == "mlflow":
+        return request.getfixturevalue("registry")
+    return LedgerRegistry(Ledger(f"sqlite:///{tmp_path / 'ledger.db'}"))
+
+
+def register(registry: Registry | LedgerRegistry, folder: Path, content: str = "one") -> int:
     held = challenger(folder / "model.skops", content)
     return registry.register(held, reference(content), verdict(), skops=folder / "model.skops")
 
 
 def test_candidate_is_a_nested_run(registry: Registry) -> None:
-    run_id = registry.log_candidate("risk", reference(), candidate(), {"curve.svg": b"<svg/>"}, {"snapshot": "f00d"})
+    run_id = registry.log_candidate(
+        "risk", reference(), candidate(), lambda: {"curve.svg": b"<svg/>"}, {"snapshot": "f00d"}
+    )
     run = registry.client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["mlflow.parentRunId"] == registry.training_run("risk", reference())
@@ -111,13 +123,15 @@ def test_failed_candidate_is_a_failed_run(registry: Registry) -> None:
     assert (run.info.status, run.data.tags["steward.error"]) == ("FAILED", "ValueError: no")
 
 
-def test_model_without_versions(registry: Registry) -> None:
+def test_model_without_versions(either: Registry | LedgerRegistry) -> None:
+    registry = either
     assert (registry.aliases("nobody"), registry.champion("nobody"), registry.versions("nobody")) == ({}, None, [])
     with pytest.raises(VersionUnknown, match="got 3; allowed: none yet"):
         registry.version("nobody", 3)
 
 
-def test_version_leads_back_to_the_store(registry: Registry, tmp_path: Path) -> None:
+def test_version_leads_back_to_the_store(either: Registry | LedgerRegistry, tmp_path: Path) -> None:
+    registry = either
     number = register(registry, tmp_path)
     registry.move("risk", "champion", number)
     champion = registry.champion("risk")
@@ -128,10 +142,31 @@ def test_version_leads_back_to_the_store(registry: Registry, tmp_path: Path) -> 
     assert registry.champion("risk") is None
 
 
-def test_registered_twice_is_one_version(registry: Registry, tmp_path: Path) -> None:
+def test_registered_twice_is_one_version(either: Registry | LedgerRegistry, tmp_path: Path) -> None:
+    registry = either
     assert register(registry, tmp_path, "again") == register(registry, tmp_path, "again")
     newest, *_ = registry.versions("risk")
     assert newest.number == register(registry, tmp_path, "again")
+
+
+def test_aliases_move_and_versions_count_up(either: Registry | LedgerRegistry, tmp_path: Path) -> None:
+    first, second = (register(either, tmp_path, content) for content in ("first", "second"))
+    assert second == first + 1
+    either.move("risk", "champion", first)
+    either.move("risk", "previous", first)
+    either.move("risk", "champion", second)
+    either.move("risk", "champion", second)
+    assert {name: either.aliases("risk")[name] for name in ("champion", "previous")} == {
+        "champion": second,
+        "previous": first,
+    }
+    assert [version.number for version in either.versions("risk")][:2] == [second, first]
+    assert either.version("risk", first).aliases == ("previous",)
+    assert either.training_run("risk", reference()) == either.training_run("risk", reference())
+    either.move("risk", "champion", None)
+    either.move("risk", "previous", None)
+    with pytest.raises(VersionUnknown, match="got 99"):
+        either.version("risk", 99)
 
 
 def test_mlflow_shows_signature_and_example(registry: Registry, tmp_path: Path) -> None:

@@ -94,14 +94,14 @@ class Registry:
         model: str,
         roles: Reference,
         candidate: Candidate,
-        plots: Mapping[str, bytes] | None = None,
+        plots: Callable[[], Mapping[str, bytes]] | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> str:
         """Write a candidate as a nested run, once; answers its id.
 
         Parameters
         ----------
-        plots : PNG or SVG content by file name.
+        plots : draws PNG or SVG content by file name; asked only if the run is new.
         facts : what the candidate was trained on and with: snapshot, commit, hardware, `package.<name>` and the like.
         """
         parent = self.training_run(model, roles, facts)
@@ -114,7 +114,7 @@ class Registry:
             run_id = self._create_run(experiment, candidate.name, tags)
         with self._answering():
             self._log_result(run_id, candidate)
-            self._log_files(run_id, plots or {}, "plots")
+            self._log_files(run_id, plots() if plots else {}, "plots")
             self.client.set_terminated(run_id, "FAILED" if candidate.error else "FINISHED")
         return run_id
 

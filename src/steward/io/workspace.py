@@ -33,6 +33,10 @@ class Workspace:
     '/tmp/steward-example/store'
     """
 
+    explains = True
+    """Whether steps also make what only people read: cards, plots, and a classifier that tells new rows from old ones. No
+    decision rests on these."""
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
