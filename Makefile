@@ -6,16 +6,20 @@ READY := .venv/.ready
 UV ?= $(BIN)/uv
 ONCE ?=
 FRESH ?=
+REPLAY ?= --start 2013-03-01 --every 7d --candidate gradient_boosting --trials 1
 DEBIAN := chromium chromium-driver postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test debian check lock clean
+.PHONY: help demo replay test debian check lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 demo: $(READY)  ## the running example in Airflow and MLflow, until Ctrl-C (ONCE=1 ends by itself, FRESH=1 begins anew)
 	@exec $(BIN)/steward demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(filter-out 0,$(FRESH)),--fresh)
+
+replay: $(READY) data/flights.parquet  ## a year of flights under several retraining policies, with a report at the end
+	@$(BIN)/steward replay flight_delay $(REPLAY)
 
 test: $(READY) debian  ## the whole test suite, in as many processes as there are cores
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
@@ -47,6 +51,15 @@ lock: $(READY)  ## write requirements.txt anew from pyproject.toml: exact versio
 
 clean:  ## remove the virtual environment and caches; data, models and .steward stay
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build
+
+# A quarter of the flights, the same ones every time.
+data/flights.parquet: | .venv/.flights
+	@$(BIN)/steward example flights --share 0.25
+
+.venv/.flights: requirements-flights.txt $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-build-isolation \
+	   -r requirements-flights.txt
+	@touch .venv/.flights
 
 # Installed once, and again when what is needed has changed.
 $(READY): requirements.txt pyproject.toml

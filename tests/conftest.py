@@ -3,11 +3,16 @@
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,9 @@ from typer.testing import CliRunner, Result
 
 from steward.cli import app
 from steward.config import Settings
+from steward.examples import deployments
 from steward.io.workspace import Workspace
+from steward.standalone import AirflowApi, Site
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 MODEL = """
@@ -194,3 +201,99 @@ def server() -> Iterator[str]:
     finally:
         subprocess.run([binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True, **quiet)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+QUICKER = {  # for trainings whose form nobody fills in
+    "trials: 20": "trials: 1",
+    "[logistic_regression, decision_tree, random_forest, gradient_boosting, neural_network]": "[gradient_boosting]",
+}
+RUN = "import json, sys\nfrom steward.demo import run\nsys.exit(run(once=False, form=json.loads(sys.argv[1])))"
+STORY_WITHIN = 600
+"""Seconds; 90 where nothing else runs."""
+PORT = 8080
+
+
+class PlayedDemo:
+    """The demo in a process of its own: Airflow, MLflow and the service run, and the whole story was told.
+
+    Its models are `deployment_risk`, whose second version serves, and `asked_risk`, which a person has to approve.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.said = ""
+        _write_company(folder)
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "MLFLOW", "STEWARD"))
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN, json.dumps({"trials": 1})],
+            cwd=folder,
+            env={**kept, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def listen(self) -> None:
+        """Until it has said everything."""
+        end = time.monotonic() + STORY_WITHIN
+        for line in self.process.stdout or ():
+            self.said += line
+            if "Serving until Ctrl-C" in line:
+                return
+            assert time.monotonic() < end, self.said
+        raise AssertionError(f"the demo ended early:\n{self.said}")
+
+    @cached_property
+    def settings(self) -> Settings:
+        environment = {"STEWARD_HOME": str(self.folder / ".steward"), "STEWARD_MODELS": str(self.folder / "models")}
+        return Settings.from_environment(environment)
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.settings)
+
+    @cached_property
+    def api(self) -> AirflowApi:
+        """Airflow's REST interface, as its administrator."""
+        found = [re.search(rf"{name} +http://127.0.0.1:(\d+)", self.said) for name in ("Airflow", "MLflow")]
+        return AirflowApi(Site(self.settings, self.folder / "dags", *(int(port[1]) for port in found if port)))
+
+    def await_state(self, dag_id: str, run_id: str) -> str:
+        """The state in which a run has ended."""
+        end = time.monotonic() + STORY_WITHIN
+        while (state := self.api.state(dag_id, run_id)) not in ("success", "failed"):
+            assert time.monotonic() < end, self.api.tasks(dag_id, run_id)
+            time.sleep(0.5)
+        return state
+
+
+def _write_company(folder: Path) -> None:
+    """Model files and 8,000 deployments."""
+    (folder / "models").mkdir()
+    text = (Path(__file__).parents[1] / "models" / "deployment_risk.yaml").read_text(encoding="utf-8")
+    for slow, quick in QUICKER.items():
+        assert slow in text
+        text = text.replace(slow, quick)
+    (folder / "models" / "deployment_risk.yaml").write_text(text)
+    asked = text.replace("name: deployment_risk", "name: asked_risk").replace("approve: automatic", "approve: person")
+    (folder / "models" / "asked_risk.yaml").write_text(asked)
+    deployments.write(folder / "data" / "deployments", deployments.simulate(8_000))
+
+
+@pytest.fixture(scope="session")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDemo]:
+    """The one started Airflow of the suite; tests that need it are of the group "airflow"."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # somebody else has the port, which is as good
+            taken.bind(("127.0.0.1", PORT))
+            taken.listen()
+        demo = PlayedDemo(tmp_path_factory.mktemp("company"))
+        with demo.process:
+            try:
+                demo.listen()
+                yield demo
+            finally:
+                demo.process.terminate()

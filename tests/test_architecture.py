@@ -33,6 +33,10 @@ def imported_by(statement: str) -> set[str]:
         ("import steward.config", {"pandas", "sklearn", "mlflow", "great_expectations", "numpy.testing", "airflow"}),
         ("import steward.cli", {"pandas", "sklearn", "mlflow", "great_expectations", "airflow", "ibis"}),
         ("import steward.steps", {"mlflow", "great_expectations", "airflow", "optuna", "matplotlib", "skl2onnx"}),
+        (
+            "import steward.pages.app",
+            {"pandas", "sklearn", "mlflow", "great_expectations", "airflow", "optuna", "matplotlib"},
+        ),
     ],
 )
 def test_imports_stay_light(statement, heavy):

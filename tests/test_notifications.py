@@ -2,8 +2,10 @@
 
 import json
 import logging
+import re
 import threading
 from datetime import UTC, datetime
+from html import unescape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,6 +112,24 @@ def test_no_secret_gets_out_when_all_goes_well(server, ledger, caplog, capfd):
     assert SECRET not in caplog.text + json.dumps(ledger.entries()[0].as_json()) + "".join(capfd.readouterr())
 
 
+@pytest.mark.parametrize("format", ["html", "text", "markdown"])
+def test_hostile_text_is_text_to_every_kind_of_service(server, ledger, format):  # noqa: A002
+    hostile = "<script>alert(1)</script> <img src=x onerror=alert(2)> {{ 7 * 7 }}"
+    notice = Notice("x", "risk: drift", f"team has the unknown value {hostile}", "warning")
+    assert send(ledger, f"{server.url}?format={format}", notice=notice) == 1
+    [heard] = server.heard
+    body = heard["message"]
+    if format == "html":
+        assert not re.search("<(script|img)", body)
+        body = unescape(body).replace("\xa0", " ")
+    if format == "markdown":
+        assert not re.search(r"<[^>]*[^\\]>", body)
+        body = re.sub(r"\\(.)", r"\1", body)
+    assert hostile in body
+    [entry] = ledger.entries("risk", KIND)
+    assert hostile in entry.body["text"]
+
+
 def test_a_url_may_stand_in_the_environment(server, ledger, monkeypatch):
     monkeypatch.setenv("TEAM_CHANNEL", server.url)
     assert send(ledger, "${TEAM_CHANNEL}") == 1
@@ -160,6 +180,11 @@ BREAKER = {"rule": "circuit breaker", "cause": "accuracy:1", "why": "the last 3 
         (record("accuracy", triggers=[], shadow=SHADOW | {"rolled_back": False}), [], ""),
         (record("decision", ask_a_person=True, refusals=[BREAKER]), ["m: somebody has to look"], "were rejected"),
         (record("decision", ask_a_person=False, refusals=[BREAKER]), [], ""),
+        (
+            record("decision", ask_a_person=True, refusals=[BREAKER | {"rule": "attempts", "why": "3 were in vain"}]),
+            ["m: somebody has to look"],
+            "in vain",
+        ),
         (record("snapshot"), [], ""),
         (
             Promotion(

@@ -58,6 +58,20 @@ def _duration(text: str) -> str:
     return text
 
 
+def _duration_or_none(text: str | None) -> str | None:
+    return text and _duration(text)
+
+
+def _pattern(text: str | None) -> str | None:
+    import re
+
+    try:
+        re.compile(text or "")
+    except re.error as problem:
+        raise typer.BadParameter(f"{text!r} is no regular expression ({problem})") from problem
+    return text
+
+
 def _moment(text: str) -> "datetime":
     from datetime import UTC, datetime
 
@@ -389,7 +403,7 @@ def score(
     from steward import steps, terminal
 
     workspace, model = _open(name)
-    with terminal.progress_of_rows(_stderr()) as on_progress:
+    with terminal.progress_of(_stderr(), "rows") as on_progress:
         scored = steps.score(workspace, model, source, output, at=_now(), on_progress=on_progress).as_json()
     return Answer(scored, lambda: terminal.show_scored(scored))
 
@@ -398,7 +412,7 @@ def score(
 def status(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model; all of them without it.")] = None,
 ) -> Answer:
-    """Show how models stand: champion, challenger, last verdict, sealed rows left, last decisions."""
+    """Show how models stand, in one word and one sentence, those that need attention first; of one model everything."""
     from steward import operations, terminal
 
     at = _now()
@@ -406,19 +420,22 @@ def status(
         found = operations.status(*_open(name), at=at)
         return Answer(found, lambda: terminal.show_status(found))
     workspace = _workspace()
-    all_found = [_status_or_problem(workspace, path.stem, at) for path in workspace.settings.model_paths()]
+    models, broken = _readable(workspace)
+    all_found = [*broken, *operations.standings(workspace, models, at=at)]
     return Answer({"models": all_found}, lambda: terminal.show_models(all_found))
 
 
-def _status_or_problem(workspace: "Workspace", name: str, at: "datetime") -> dict[str, Any]:
-    """A model file that cannot be read does not hide the other models."""
-    from steward import operations
+def _readable(workspace: "Workspace") -> "tuple[list[ModelFile], list[dict[str, Any]]]":
+    """The models, and what is wrong with each file that cannot be read: it does not hide the others."""
     from steward.errors import ModelFileError
 
-    try:
-        return operations.status(workspace, workspace.model(name), at=at)
-    except ModelFileError as problem:
-        return {"model": name, **problem.as_json()}
+    models, broken = [], []
+    for path in workspace.settings.model_paths():
+        try:
+            models.append(workspace.model(path.stem))
+        except ModelFileError as problem:
+            broken.append({"model": path.stem, **problem.as_json()})
+    return models, broken
 
 
 @door("steward history deployment_risk --verify")
@@ -494,6 +511,72 @@ def reproduce(
     return Answer(
         made.as_json(), lambda: terminal.show_reproduction(made.as_json()), exit_code=0 if made.identical else 1
     )
+
+
+@door("steward replay deployment_risk --every 7d --label-delay 2d")
+def replay(
+    name: Name,
+    *,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="What is older is known when the replay begins; after a quarter of the rows.",
+            callback=lambda text: text and _moment(text).isoformat(),
+        ),
+    ] = None,
+    windows: Annotated[int | None, typer.Option(min=2, help="So many windows of equally many rows; 20.")] = None,
+    every: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Windows of this length.", callback=_duration_or_none)
+    ] = None,
+    label_delay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DELAY",
+            help="When labels arrive: 7d, a column, exponential(3d), lognormal(2d, 0.8), uniform(1d, 3d); label.mature_after.",
+        ),
+    ] = None,
+    policies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULES",
+            help="Separated by blanks: never, every:N, floor:X, drift, steward, steward:FIELD=VALUE,…, module:function.",
+        ),
+    ] = None,
+    candidate: Annotated[
+        list[str] | None, typer.Option(help="Only this candidate; may be given several times.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Settings tried per candidate.")] = None,
+    seed: Annotated[int, typer.Option(help="Of label delays that are drawn.")] = 0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; STEWARD_JOBS.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier replay of the same.")] = False,
+) -> Answer:
+    """Play the past as if Steward had been running, under several retraining policies, and compare what they led to."""
+    from datetime import datetime
+
+    from steward import terminal
+    from steward.config import Settings, parse_duration
+    from steward.replay import replay as play
+    from steward.replay import write_page
+
+    settings = Settings.from_environment()
+    model = settings.model(name).only(candidate, trials)
+    with terminal.progress_of(_stderr(), "windows and trainings") as on_progress:
+        found = play(
+            model,
+            settings,
+            start=datetime.fromisoformat(start) if start else None,
+            windows=windows,
+            every=cast("timedelta", parse_duration(every)) if every else None,
+            label_delay=label_delay,
+            policies=policies.split(" ") if policies else None,
+            seed=seed,
+            jobs=jobs,
+            fresh=fresh,
+            on_event=lambda made: on_progress(made.done, made.total) if on_progress else None,
+        )
+    document, page = found.as_json(), str(write_page(found))
+    return Answer(document, lambda: terminal.show_replay(document, found.seconds, page))
 
 
 @door("steward report deployment_risk 4")
@@ -616,6 +699,67 @@ def revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key."
 
 def _shown_key(key: dict[str, Any]) -> dict[str, Any]:
     return {name: ", ".join(v) if isinstance(v, list) else v for name, v in key.items() if name != "sha256"}
+
+
+example = typer.Typer(name="example", help="Tables to try Steward on.", no_args_is_help=True)
+app.add_typer(example)
+
+
+@door("steward example git-history --repo .", example, "git-history")
+def git_history(
+    *,
+    repo: Annotated[str, typer.Option(metavar="PATH", help="Folder of the repository; may be a bare one.")],
+    output: Annotated[
+        str, typer.Option(metavar="FILE", help="Parquet or CSV file, written anew.")
+    ] = "data/commits.parquet",
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit whose past is the history.")] = "HEAD",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many commits become rows.")] = None,
+    within: Annotated[
+        str, typer.Option(help="How long a fix may take to blame a commit, such as 180d.", callback=_duration)
+    ] = "180d",
+    fix: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="How the subject of a fix reads here.", callback=_pattern)
+    ] = None,
+) -> Answer:
+    """Write a table of a git repository's commits: what was known then, and whether a fix blamed them later."""
+    from pathlib import Path
+
+    from steward import terminal
+    from steward.config import parse_duration
+    from steward.examples.git import FIX, Repository
+    from steward.examples.git_history import write
+
+    age = cast("timedelta", parse_duration(within))
+    with terminal.progress_of(_stderr(), "fixes") as on_blame:
+        written = write(
+            Repository(Path(repo)),
+            Path(output),
+            revision=revision,
+            limit=limit,
+            within=age,
+            fix=fix or FIX,
+            jobs=os.cpu_count() or 1,
+            on_blame=on_blame,
+        ).as_json()
+    return Answer(written, lambda: [terminal.facts(written)])
+
+
+@door("steward example flights", example)
+def flights(
+    *,
+    output: Annotated[str, typer.Option(metavar="FILE", help="Parquet file, written anew.")] = "data/flights.parquet",
+    share: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Only this share of the flights, always the same ones.")
+    ] = 1.0,
+) -> Answer:
+    """Write the table of flights that left New York in 2013, as they were known before they did."""
+    from pathlib import Path
+
+    from steward import terminal
+    from steward.examples.flights import write
+
+    written = write(Path(output), share=share).as_json()
+    return Answer(written, lambda: [terminal.facts(written)])
 
 
 @app.command(epilog="Example: steward demo --once")

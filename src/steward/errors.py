@@ -199,3 +199,11 @@ class ScoringStopped(StewardError):
 
 class ClockWentBack(StewardError):
     """A look at a model was asked for at a moment before the first look at it."""
+
+
+class ReplayRefused(StewardError):
+    """The past of this model cannot be replayed as asked: no times, too few rows, nothing to begin with."""
+
+
+class OrchestratorRefused(StewardError):
+    """Airflow did not do what a page asked of it in somebody's name; `status` is what it answered."""

@@ -1,6 +1,6 @@
 """What people do besides running the pipeline: ask for a training, look, move a champion by hand, predict once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
@@ -11,7 +11,10 @@ from steward.errors import ArtifactDamaged, LedgerConflict, NoChampion, StewardE
 from steward.io.ledger import Entry
 from steward.io.workspace import Workspace
 from steward.prediction import Model
-from steward.records import Accuracy, Challenger, Decision, Drift, Promotion, Record, Reference
+from steward.records import Accuracy, Challenger, Drift, Promotion, Reference
+from steward.views import states
+from steward.views.entries import describe as describe  # noqa: PLC0414 - what people call it by
+from steward.views.overview import Row, Sealed, overview, sealed_rows
 
 NOT_MONITORED = "nobody has looked at it yet; `steward monitor` does"
 DAY = 86_400
@@ -55,7 +58,7 @@ def trigger(
 
 def too_early(workspace: Workspace, model: ModelFile, *, at: datetime) -> str | None:
     """Why a training that only the schedule asks for is not worth it now: `retrain.new_rows` says how many rows are."""
-    wanted = model.retrain.new_rows
+    wanted = model.retrain.continuous
     found = steps.count_new_rows(workspace, model, at=at) if wanted else None
     if wanted is None or found is None or found >= wanted:
         return None
@@ -81,65 +84,6 @@ def history(
     return workspace.ledger.entries(model.name, kind, newest_first=True, limit=limit)[::-1]
 
 
-def describe(entry: Entry) -> str:
-    """What an entry says, in one line for people."""
-    told = SAID.get(entry.kind)
-    return told(entry.subject, entry.body) if told else f"{entry.kind} {entry.subject}"
-
-
-def _reasons(body: Mapping[str, Any]) -> str:
-    return _briefly(body.get("reasons", ())) or str(body.get("why", ""))
-
-
-def _briefly(reasons: Sequence[str]) -> str:
-    """The reason that people ask for first, and how many more there are."""
-    more = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
-    return f"{reasons[0]}{more}" if reasons else ""
-
-
-def _became(body: Mapping[str, Any]) -> str:
-    if "act" in body:
-        return f"made champion by {body['by']} ({body['act']})"
-    return "became champion" if body["alias"] == "champion" else "did not become champion"
-
-
-def _pruned(body: Mapping[str, Any]) -> str:
-    counts = body["deleted"]
-    what = f"{counts['predictions']:,} predictions and {counts['outcomes']:,} outcomes"
-    return f"{what} older than {body['older_than']} deleted by {body['by']}"
-
-
-def _observed(body: Mapping[str, Any]) -> str:
-    seen = "nothing came in" if body["origin"] == "nothing" else f"{body['rows']:,} rows ({body['origin']})"
-    return f"looked at version {body['version']} up to {body['end'][:16]}: {seen}"
-
-
-SAID: dict[str, Callable[[str, Mapping[str, Any]], str]] = {
-    "trigger": lambda _, body: f"{body['by']} asked for a training ({body['trigger']}): {body['reason']}",
-    "training": lambda cause, body: f"training for {cause} began: run {body['run_id']}",
-    "failure": lambda run, body: f"run {run} ended without a verdict: {body['what']} ({body['error']})",
-    "snapshot": lambda fingerprint, body: f"snapshot {fingerprint[:12]}: {body['rows']:,} rows accepted",
-    "boundaries": lambda number, body: (
-        f"round {number}: rows from {body['validation'][:16]} to {body['test'][:16]} are sealed"
-    ),
-    "opening": lambda number, body: (
-        f"opening {number}: {body.get('rows', 0):,} sealed rows for challenger {body['digest'][:12]}"
-    ),
-    "opening_result": lambda number, body: (
-        f"opening {number}: {body.get('metric')} {body.get('value', 0):.4f} on {body.get('rows')} rows"
-    ),
-    "verdict": lambda _, body: f"verdict {body.get('verdict')}: {_reasons(body)}",
-    "approval": lambda _, body: f"{body['decision'].replace('_', ' ')} by {body['by']}: {_reasons(body)}",
-    "promotion": lambda _, body: f"version {body['version']} {_became(body)}: {_reasons(body)}",
-    "prune": lambda _, body: _pruned(body),
-    "observation": lambda _, body: _observed(body),
-    "drift": lambda _, body: f"drift in {', '.join(body['alarms'])}: {_briefly(body['says'])}",
-    "decision": lambda _, body: f"{body['reason']}{'; a person is asked' if body['ask_a_person'] else ''}",
-    "notification": lambda _, body: f"told: {body['title']}",
-}
-"""What an entry of a kind says: takes its subject and its body."""
-
-
 def status(workspace: Workspace, model: ModelFile, *, at: datetime) -> dict[str, Any]:
     """How a model stands, as plain JSON. What nothing measures yet is `{"value": null, "why": ...}`.
 
@@ -149,17 +93,19 @@ def status(workspace: Workspace, model: ModelFile, *, at: datetime) -> dict[str,
     """
     aliases = workspace.registry.aliases(model.name)
     entries = workspace.ledger.entries(model.name)
+    [found] = states.known(workspace, [model], at)
     return {
         "model": model.name,
         "description": model.description,
         "task": model.task,
+        **_state(states.standing(found)),
         **{
             alias: _standing(workspace, model, aliases.get(alias), entries, at)
             for alias in ("champion", "challenger", "previous")
         },
         "last_verdict": _last_verdict(entries),
-        "sealed_rows": _sealed_rows(entries),
-        **_watched(workspace, entries),
+        "sealed_rows": _counted(sealed_rows(found)),
+        **_watched(workspace, found),
         "next_look": _next_look(model, at),
         "retrain_schedule": model.retrain.schedule,
         "last_trigger": _last(entries, "trigger"),
@@ -169,16 +115,44 @@ def status(workspace: Workspace, model: ModelFile, *, at: datetime) -> dict[str,
     }
 
 
-def _watched(workspace: Workspace, entries: list[Entry]) -> dict[str, Any]:
-    """What the newest look that led to a decision found."""
-    decided = [entry for entry in entries if entry.kind == Decision.kind]
-    if not decided:
+def standings(workspace: Workspace, models: Sequence[ModelFile], *, at: datetime) -> list[dict[str, Any]]:
+    """How each model stands, as plain JSON, by how much attention it needs: the lines of the overview."""
+    return [_standing_of(row) for row in overview(workspace, models, at).rows]
+
+
+def _standing_of(row: Row) -> dict[str, Any]:
+    since = row.champion_since.isoformat() if row.champion_since else None
+    live = row.live.as_json() if row.live else {"value": None}
+    return {
+        "model": row.name,
+        "description": row.description,
+        **_state(row.standing),
+        "champion": None if row.champion is None else {"version": row.champion, "champion_since": since},
+        "challenger": row.challenger,
+        "live_accuracy": {**live, "why": row.live_why, "metric": row.metric},
+        "predictions_per_day": {"value": row.per_day, "why": row.per_day_why},
+        "sealed_rows": _counted(row.sealed),
+        "last_decision": row.last_decision,
+        "next_look": row.next_look.isoformat() if row.next_look else None,
+    }
+
+
+def _counted(sealed: Sealed) -> dict[str, Any]:
+    return {"value": sealed.value, "why": sealed.why}
+
+
+def _state(standing: states.Standing) -> dict[str, Any]:
+    return {"state": standing.state, "says": standing.says, "warnings": list(standing.warnings)}
+
+
+def _watched(workspace: Workspace, found: states.Known) -> dict[str, Any]:
+    """What the newest look found, if it led to a decision and was at the version that serves."""
+    newest = found.look
+    if newest is None:
         unknown = {"value": None, "why": NOT_MONITORED}
         return {"live_accuracy": unknown, "estimated_accuracy": unknown, "drift": unknown, "last_decision": None}
-    newest = decided[-1]
     parts = {kind: Reference.model_validate(part) for kind, part in newest.body["parts"].items()}
-    accuracy = _part(workspace, Accuracy, parts)
-    drift = _part(workspace, Drift, parts)
+    accuracy, drift = _part(workspace, Accuracy, parts, found.champion), _part(workspace, Drift, parts, found.champion)
     kept = ("train", "reason", "cause", "ask_a_person", "refusals")
     return {
         "live_accuracy": _live(accuracy),
@@ -188,13 +162,16 @@ def _watched(workspace: Workspace, entries: list[Entry]) -> dict[str, Any]:
     }
 
 
-R = TypeVar("R", bound=Record)
+Seen = TypeVar("Seen", Accuracy, Drift)
 
 
-def _part(workspace: Workspace, record: type[R], parts: Mapping[str, Reference]) -> R | None:
-    """A record that is gone is as if it had not been made: a status is always given."""
+def _part(
+    workspace: Workspace, record: type[Seen], parts: Mapping[str, Reference], champion: int | None
+) -> Seen | None:
+    """A record that is gone, or of another version, is as if it had not been made: a status is always given."""
     with suppress(ArtifactDamaged):
-        return workspace.load(record, parts[record.kind]) if record.kind in parts else None
+        found = workspace.load(record, parts[record.kind]) if record.kind in parts else None
+        return found if found and found.version == champion else None
     return None
 
 
@@ -269,20 +246,6 @@ def _last_verdict(entries: list[Entry]) -> dict[str, Any] | None:
         return None
     kept = ("sequence", "at", "says", "verdict", "reasons", "opening")
     return {**{name: found[name] for name in kept}, "test": {name: found["test"][name] for name in FIGURES}}
-
-
-def _sealed_rows(entries: list[Entry]) -> dict[str, Any]:
-    """Rows of the newest snapshot that no model has been scored on, where that is known without counting them."""
-    snapshots = [entry for entry in entries if entry.kind == "snapshot"]
-    openings = [entry for entry in entries if entry.kind == "opening"]
-    if not snapshots:
-        return {"value": None, "why": "no snapshot was taken yet; `steward train` takes one"}
-    if not openings or openings[-1].sequence < snapshots[-1].sequence:
-        return {
-            "value": None,
-            "why": "the newest snapshot was not opened; `steward train --dry-run` counts its sealed rows",
-        }
-    return {"value": 0, "why": f"opening {openings[-1].subject} used all of them; new labelled rows bring new ones"}
 
 
 def promote_by_hand(

@@ -24,7 +24,8 @@ from steward.errors import StewardError
 from steward.processes import Program, Programs
 
 LOCAL = "127.0.0.1"
-USER = "admin"
+USER, VIEWER = "admin", "viewer"
+"""Who may do everything, and who may only look; Airflow itself makes a password for the second."""
 READY_WITHIN = 300.0
 """Seconds until the slowest piece has to answer; 30 to 60 on two cores."""
 
@@ -85,7 +86,7 @@ class Site:
             "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
             "CORE__FERNET_KEY": self.keys["fernet"],
             "CORE__EXECUTION_API_SERVER_URL": f"{self.airflow_url}/execution/",
-            "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+            "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin,{VIEWER}:viewer",
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": self.home / "passwords.json",
             "API__HOST": LOCAL,
             "API__PORT": self.airflow_port,

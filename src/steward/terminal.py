@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 WIDTH = 160
 """Columns where no terminal says how many it has."""
 
-COLOURS = {"promote": "green", "hold": "yellow", "reject": "red", "warning": "yellow", "danger": "red"}
+COLOURS = {"promote": "green", "hold": "yellow", "reject": "red", "warning": "yellow", "danger": "red"} | {
+    "serving fallback": "red", "falling": "red", "waiting for approval": "yellow", "drifting": "yellow", "held": "yellow",
+    "never trained": "yellow", "retraining": "cyan", "healthy": "green",
+}  # fmt: skip
 
 
 def console(stream: TextIO) -> Console:
@@ -85,6 +88,8 @@ def interval(estimate: Mapping[str, Any] | None) -> str:
 
 def show_status(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text(f"{status['model']}  {status['description']}", style="bold")
+    yield Text(f"{status['state']}: {status['says']}", style=COLOURS[status["state"]])
+    yield from (Text(warning, style="yellow") for warning in status["warnings"])
     verdict, trigger, decision = status["last_verdict"], status["last_trigger"], status["last_decision"]
     yield facts(
         {
@@ -106,15 +111,16 @@ def show_status(status: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 def show_models(models: Iterable[Mapping[str, Any]]) -> Iterator[RenderableType]:
     rows = [_model(model) for model in models]
-    columns = ("model", "champion", "challenger", "last verdict")
+    columns = ("model", "champion", "state", "what")
     yield table(columns, rows) if rows else Text("No model file yet; `steward init` writes one.")
 
 
 def _model(model: Mapping[str, Any]) -> tuple[Any, ...]:
     if "error" in model:
-        return model["model"], Text(f"{model['error']}: {model['what']}", style="red")
-    verdict = model["last_verdict"]
-    return model["model"], _standing(model["champion"]), _standing(model["challenger"]), verdict and verdict["says"]
+        return model["model"], None, Text(model["error"], style="red"), model["what"]
+    champion = f"version {model['champion']['version']}" if model["champion"] else "none"
+    state, says = Text(model["state"], style=COLOURS[model["state"]]), " ".join([model["says"], *model["warnings"]])
+    return model["model"], champion, state, says
 
 
 def _standing(standing: Mapping[str, Any] | None) -> str:
@@ -247,6 +253,36 @@ LOOKED_AT = {
 }
 
 
+def show_replay(
+    replay: Mapping[str, Any], seconds: Mapping[str, Mapping[str, float]], page: str
+) -> Iterator[RenderableType]:
+    rows = [_course(one, seconds.get(one["name"])) for one in replay["policies"]]
+    columns = (
+        "policy", f"mean {replay['metric']}", "gain over never", "retrainings", "refused", "openings", "promotions",
+        "worse after (surely)", "alarms right/wrong", "seconds",
+    )  # fmt: skip
+    yield table(
+        columns,
+        rows,
+        title=f"{replay['model']}: {replay['rows']:,} rows in {len(replay['policies'][0]['windows'])} windows",
+    )
+    for says in replay["says"]:
+        yield Text(f"Note: {says}.")
+    yield Text(replay["recommendation"]["says"], style="bold")
+    if replay["recommendation"]["yaml"]:
+        yield Text(replay["recommendation"]["yaml"].rstrip())
+    yield line(page)
+
+
+def _course(course: Mapping[str, Any], seconds: Mapping[str, float] | None) -> tuple[Any, ...]:
+    right, wrong = (sum(one["right"] is known for one in course["alarms"]) for known in (True, False))
+    return (
+        course["name"], course["mean"], interval(course["gain"]), course["retrainings"], course["refused"],
+        course["openings"], course["promotions"], f"{course['wrong']} ({course['surely_wrong']})", f"{right}/{wrong}",
+        f"{seconds['all']:.0f}" if seconds and seconds["all"] else None,
+    )  # fmt: skip
+
+
 def show_prediction(answer: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield facts({name: answer[name] for name in ("prediction", "confidence", "model_version")})
     if answer["probabilities"]:
@@ -336,14 +372,14 @@ def progress(console: Console, trials: int) -> "Iterator[OnEvent]":
 
 
 @contextmanager
-def progress_of_rows(console: Console) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar of rows on a terminal, nothing elsewhere."""
+def progress_of(console: Console, what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar of rows, or whatever is counted, on a terminal; nothing elsewhere."""
     if not console.is_terminal:
         yield None
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("scoring", total=None)
+        task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DatabaseError
 
 from steward.errors import LedgerConflict, LedgerUnavailable, SettingsError
-from steward.io.ledger import GENESIS, MIGRATIONS, REVISIONS, Ledger
+from steward.io.ledger import GENESIS, MIGRATIONS, REVISIONS, Ledger, Wanted
 
 AT = datetime(2026, 1, 5, 6, tzinfo=UTC)
 APPEND = """
@@ -202,6 +202,103 @@ def test_a_cut_off_end_needs_an_anchor(ledger: Ledger) -> None:
     assert tamper(ledger, "DELETE FROM entries WHERE sequence > 4") == []
     problems = ledger.verify(anchor=head).as_json()["problems"]
     assert [problem["finding"] for problem in problems] == ["guard missing", "guard missing", "anchor missing"]
+
+
+@pytest.fixture
+def busy(ledger: Ledger) -> Ledger:
+    """Two models that take turns: each even hour a trigger of `a`, then a verdict of `b`."""
+    for number in range(1, 7):
+        ledger.append(
+            "a", "trigger", f"run-{number}", {"reason": f"Größe 100% {number}"}, AT + timedelta(hours=2 * number)
+        )
+        ledger.append("b", "verdict", f"v-{number}", {"verdict": "hold"}, AT + timedelta(hours=2 * number + 1))
+    return ledger
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sequences"),
+    [
+        (Wanted(), [12, 11, 10, 9, 8]),
+        (Wanted(models=["a"]), [11, 9, 7, 5, 3]),
+        (Wanted(models=[]), []),
+        (Wanted(kinds=["verdict"]), [12, 10, 8, 6, 4]),
+        (Wanted(models=["a"], kinds=["verdict"]), []),
+        (Wanted(since=AT + timedelta(hours=12)), [12, 11]),
+        (Wanted(until=AT + timedelta(hours=4)), [2, 1]),
+        (Wanted(text="RUN-3"), [5]),
+        (Wanted(text="größe 100% 6"), [11]),
+        (Wanted(text="1_0"), []),
+        (Wanted(text='": "'), []),
+    ],
+)
+def test_entries_are_searched_newest_first(busy: Ledger, wanted: Wanted, sequences: list[int]) -> None:
+    found = busy.search(wanted, limit=5)
+    assert [entry.sequence for entry in found.entries] == sequences
+    assert (found.before is None) == (len(sequences) < 5)
+
+
+def test_a_search_goes_on_where_it_stopped(busy: Ledger) -> None:
+    found, seen = busy.search(Wanted(kinds=["verdict"]), limit=4), list[int]()
+    seen += [entry.sequence for entry in found.entries]
+    found = busy.search(Wanted(kinds=["verdict"]), before=found.before, limit=4)
+    assert [*seen, *(entry.sequence for entry in found.entries)] == [12, 10, 8, 6, 4, 2]
+    assert found.before is None
+
+
+def test_a_text_is_looked_for_piece_by_piece(busy: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steward.io.ledger.SEARCHED", 4)
+    first = busy.search(Wanted(text="run-2"), limit=5)
+    assert (first.entries, first.before) == ((), 9)
+    second = busy.search(Wanted(text="run-2"), before=first.before, limit=5)
+    assert (second.entries, second.before) == ((), 5)
+    third = busy.search(Wanted(text="run-2"), before=second.before, limit=5)
+    assert ([entry.subject for entry in third.entries], third.before) == (["run-2"], 1)
+    assert busy.search(Wanted(text="run-2"), before=third.before, limit=5).before is None
+
+
+def test_the_newest_entries_of_every_model_and_kind(busy: Ledger) -> None:
+    found = busy.newest(["a", "b", "nobody"], ["trigger", "verdict"], 2)
+    assert {key: [entry.sequence for entry in mine] for key, mine in found.items()} == {
+        ("a", "trigger"): [9, 11], ("b", "verdict"): [10, 12],
+    }  # fmt: skip
+    assert [len(mine) for mine in busy.newest(["a"], ["trigger"], 100).values()] == [6]
+    assert busy.newest([], ["trigger"]) == {}
+
+
+def test_a_place_of_the_newest_bodies(ledger: Ledger) -> None:
+    for number, figures in enumerate([{"live": [0.9, 0.8, 1.0]}, {"live": None}, {}, {"live": [0.5, 0.4, 0.6]}]):
+        ledger.append("m", "decision", str(number), {"figures": figures}, AT + timedelta(hours=number))
+    found = ledger.series(["m", "nobody"], "decision", ("figures", "live"), 3)
+    assert found == {
+        "m": [
+            (AT + timedelta(hours=1), None),
+            (AT + timedelta(hours=2), None),
+            (AT + timedelta(hours=3), [0.5, 0.4, 0.6]),
+        ]
+    }
+    assert ledger.series([], "decision", ("figures",), 3) == {}
+
+
+def test_size_and_moments(ledger: Ledger) -> None:
+    assert ledger.size() == (0, GENESIS)
+    fill(ledger, 2)
+    assert ledger.size() == (2, ledger.entries()[-1].digest)
+    assert (ledger.at(2), ledger.at(3)) == (AT + timedelta(hours=2), None)
+    assert (ledger.holds(ledger.size()[1]), ledger.holds("f" * 64)) == (True, False)
+
+
+def test_the_end_of_a_chain_is_verified_alone(ledger: Ledger) -> None:
+    fill(ledger)
+    assert (ledger.verify(after=4).ok, ledger.verify(after=4).entries, ledger.verify().entries) == (True, 2, 6)
+    assert tamper(ledger, "UPDATE entries SET body = '{}' WHERE sequence = 2") == [("changed", (2,))]
+    assert [one.finding for one in ledger.verify(after=4).problems] == ["guard missing"] * 2
+    execute(
+        ledger.url.render_as_string(hide_password=False),
+        "UPDATE entries SET body = '{}' WHERE sequence = 6",
+        "DELETE FROM entries WHERE sequence = 4",
+    )
+    found = [(one.finding, one.sequences) for one in ledger.verify(after=4).problems]
+    assert found[2:] == [("removed", (4,)), ("changed", (6,))]
 
 
 def test_processes_take_turns_even_while_the_schema_is_made(url: str) -> None:

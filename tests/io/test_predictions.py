@@ -11,6 +11,8 @@ from steward.config import ModelFile
 from steward.errors import LogUnavailable, RecordInvalid
 from steward.io.ledger import Ledger
 from steward.io.predictions import (
+    Answered,
+    Last,
     Logged,
     OutcomeReport,
     PredictionStore,
@@ -113,6 +115,20 @@ def test_rows_by_model_key_and_time(store):
     assert [store.count(), store.count("risk"), store.count("risk", 2), store.count("risk", 1, 3)] == [5, 4, 3, 2]
     same_moment = sorted(rows[2:4])
     assert list(store.blocks("risk", since=2, rows=1)) == [[rows[1]], [same_moment[0]], [same_moment[1]]]
+
+
+def test_what_answered_last_and_lately(store):
+    first, last = row(at=10.0, model="last"), row(at=20.0, model="last")._replace(version=None, fallback="constant")
+    write(store, last, first, row(at=30.0, model="control")._replace(control=True))
+    assert store.newest(["last", "nobody"]) == {"last": Last(20.0, None, "constant")}
+    assert store.newest([]) == {}
+    assert store.answered("last", 5.0, 10) == [
+        Answered(None, "constant", False, 1),
+        Answered(first.version, None, False, 1),
+    ]
+    assert store.answered("last", 15.0, 10) == [Answered(None, "constant", False, 1)]
+    assert [one.rows for one in store.answered("last", 5.0, 1)] == [1]
+    assert store.answered("control", 5.0, 10)[0].control
 
 
 def test_the_outcome_of_a_prediction_by_id_and_by_key(store):

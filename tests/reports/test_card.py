@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +31,7 @@ from steward.records import (
     Trial,
     Verdict,
 )
-from steward.reports import plots
+from steward.reports import drawing, plots
 from steward.reports.card import Run, render
 
 AT = datetime(2026, 3, 1, 6, tzinfo=UTC)
@@ -51,7 +53,7 @@ source: {table: x.parquet, key: id}
 label: {column: price}
 columns: {area: {type: number}}
 """
-HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)> $\\frac{1}$ __x__ 🦊'
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>\n{{ 7 * 7 }} $\\frac{1}$ __x__ \u202e 🦊'
 
 
 def reference(kind: str) -> Reference:
@@ -169,7 +171,8 @@ class Page(HTMLParser):
 @pytest.mark.parametrize("regression", [False, True])
 @pytest.mark.parametrize("verdict", ["promote", "hold", "reject"])
 def test_stands_alone(regression: bool, verdict: str) -> None:
-    page = Page(render(run(regression=regression, verdict=verdict)))
+    html = render(run(regression=regression, verdict=verdict))
+    page = Page(html)
     assert not page.named("script")
     assert not page.named("link")
     for _, attributes in page.elements:
@@ -178,6 +181,10 @@ def test_stands_alone(regression: bool, verdict: str) -> None:
     policy = next(a["content"] for a in page.named("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
     assert policy.startswith("default-src 'none'")
+    [style] = re.findall("<style>(.*?)</style>", html, flags=re.DOTALL)
+    allowed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{allowed}';" in policy, "the one style sheet, and nothing that a text could bring along"
+    assert not [attributes for _, attributes in page.elements if "style" in attributes]
 
 
 @pytest.mark.parametrize("without", [["promotion", "approval"], ["truth", "predictions"], []])
@@ -195,6 +202,8 @@ def test_hostile_text_stays_text() -> None:
     assert not page.named("img")
     assert not [attributes for _, attributes in page.elements if any(name.startswith("on") for name in attributes)]
     assert "<script>alert(1)</script>" in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    assert "\u202e" not in page.text
 
 
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "data:text/html,x", "vbscript:x", " javascript:alert(1)"])
@@ -219,10 +228,10 @@ def test_same_run_same_page() -> None:
 
 def test_follows_the_readers_colours() -> None:
     page = render(run())
-    assert "prefers-color-scheme: dark" in page
-    drawn = re.sub(r"<style>.*?</style>", "", page[page.index("<main>") :], flags=re.DOTALL)
-    fixed = set(re.findall(r"(?:fill|stroke): (#\w+)", drawn)) - {"#000000"}
-    assert fixed == set()
+    assert "color-scheme: light dark" in page
+    drawn = page[page.index("<main>") :]
+    assert set(re.findall(r"(?:fill|stroke)=\"(#\w+)", drawn)) <= {"#000000"}
+    assert "var(--plot-0)" in drawn
 
 
 def test_candidate_plots_are_png() -> None:
@@ -238,7 +247,7 @@ def test_candidate_plots_are_png() -> None:
 @pytest.mark.parametrize("classes", [["$a$", "_b", "<c>"], [f"class {n}" for n in range(40)]])
 def test_odd_class_names_can_be_drawn(classes: list[str]) -> None:
     counts = np.eye(len(classes), dtype=int).tolist()
-    drawn = plots.svg(plots.confusion(counts, classes), "x", "a & b")
+    drawn = drawing.svg(plots.confusion(counts, classes), "x", "a & b")
     assert 'aria-label="a &amp; b"' in drawn
     assert "<c>" not in drawn
 

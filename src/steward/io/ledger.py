@@ -7,17 +7,18 @@ another place (a mail, a ticket, a commit): `ChainReport.head` is that digest, a
 """
 
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from sqlite3 import OperationalError as SqliteProblem
 from typing import Any, Literal
 
+import msgspec
 from sqlalchemy import (
+    JSON,
     URL,
     BigInteger,
     Column,
@@ -25,16 +26,22 @@ from sqlalchemy import (
     Engine,
     MetaData,
     Row,
+    Select,
     Table,
     Text,
+    and_,
+    cast,
+    column,
     create_engine,
     event,
     func,
     insert,
     inspect,
     make_url,
+    or_,
     select,
     text,
+    values,
 )
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -43,7 +50,7 @@ from steward.errors import LedgerConflict, LedgerUnavailable, SettingsError
 from steward.records import canonical_json
 
 GENESIS = "0" * 64
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every schema version that this code knows, oldest first; the last is current."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -53,6 +60,10 @@ LOCK_SECONDS = 30.0
 LOCK = 0x53746577617264
 """PostgreSQL's advisory lock that makes writers take turns; the bytes spell "Steward"."""
 
+SEARCHED = 20_000
+"""Entries in which a text is looked for at a time."""
+STREAMED = 1_000
+"""Entries that are in memory at a time while all of them are read."""
 NEAR = 100
 """How many places away the origin of a moved entry is looked for."""
 
@@ -114,6 +125,27 @@ class ChainReport:
     def as_json(self) -> dict[str, Any]:
         problems = [{**vars(problem), "sequences": list(problem.sequences)} for problem in self.problems]
         return {"ok": self.ok, "entries": self.entries, "head": self.head, "problems": problems}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which entries; what is None or empty excludes none."""
+
+    models: Collection[str] | None = None
+    kinds: Collection[str] | None = None
+    text: str = ""
+    """In subject or body, in upper or lower case."""
+    since: datetime | None = None
+    until: datetime | None = None
+    """`at` from `since` (included) to `until` (not included)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Entries, newest first. `before` : where the search goes on; None if nothing older fits."""
+
+    entries: tuple[Entry, ...]
+    before: int | None
 
 
 def digest_of_entry(previous: str, sequence: int, at: str, model: str, kind: str, subject: str, body: str) -> str:
@@ -205,29 +237,106 @@ class Ledger:
         return None if row is None else _entry(row)
 
     def entries(
-        self, model: str | None = None, kind: str | None = None, *, newest_first: bool = False, limit: int | None = None
+        self,
+        model: str | None = None,
+        kind: str | Collection[str] | None = None,
+        *,
+        newest_first: bool = False,
+        limit: int | None = None,
     ) -> list[Entry]:
-        """Entries in the order in which they were added, all of them unless a model or kind is named."""
+        """Entries in the order in which they were added, all of them unless a model, a kind or some kinds are named."""
         query = select(entries).order_by(entries.c.sequence.desc() if newest_first else entries.c.sequence).limit(limit)
-        for column, value in ((entries.c.model, model), (entries.c.kind, kind)):
-            query = query if value is None else query.where(column == value)
+        if model is not None:
+            query = query.where(entries.c.model == model)
+        if kind is not None:
+            query = query.where(entries.c.kind.in_([kind] if isinstance(kind, str) else kind))
         with self.connected() as connection:
             return [_entry(row) for row in connection.execute(query)]
 
-    def verify(self, anchor: str | None = None) -> ChainReport:
+    def newest(
+        self, models: Collection[str], kinds: Collection[str], count: int = 1
+    ) -> dict[tuple[str, str], list[Entry]]:
+        """The newest entries of each model and kind, oldest first; one query, however many models there are."""
+        asked = [(model, kind) for model in models for kind in kinds]
+        if not asked:
+            return {}
+        found: dict[tuple[str, str], list[Entry]] = {}
+        with self.connected() as connection:
+            for row in connection.execute(_newest(asked, count, *entries.c)):
+                found.setdefault((row.model, row.kind), []).append(_entry(row))
+        return found
+
+    def series(
+        self, models: Collection[str], kind: str, place: Sequence[str], count: int
+    ) -> dict[str, list[tuple[datetime, Any]]]:
+        """What stands at a place of the bodies of each model's newest entries, and when, oldest first; None where nothing does.
+
+        The database looks into the bodies, so that long ones cost nothing here.
+        """
+        if not models:
+            return {}
+        found: dict[str, list[tuple[datetime, Any]]] = {}
+        with self.connected() as connection:
+            asked = _newest(
+                [(model, kind) for model in models], count, entries.c.model, entries.c.at, _at(connection, place)
+            )
+            for model, at, value in connection.execute(asked):
+                told = None if value is None else msgspec.json.decode(value)
+                found.setdefault(model, []).append((datetime.fromisoformat(at), told))
+        return found
+
+    def search(self, wanted: Wanted, *, before: int | None = None, limit: int) -> Found:
+        """Entries that fit, newest first; a text is looked for in the next `SEARCHED` entries that fit otherwise.
+
+        Parameters
+        ----------
+        before : only entries with a smaller sequence number.
+        """
+        fitting = _fitting(wanted, before)
+        with self.connected() as connection:
+            rows = connection.execute(_matching(fitting, wanted.text, limit + 1)).all()
+            last = connection.execute(fitting.offset(SEARCHED - 1).limit(1)).scalar() if wanted.text else None
+        if len(rows) > limit:
+            last = rows[limit - 1].sequence
+        return Found(tuple(_entry(row) for row in rows[:limit]), last)
+
+    def size(self) -> tuple[int, str]:
+        """The sequence number and the digest of the newest entry; 0 and GENESIS where there is none."""
+        query = select(entries.c.sequence, entries.c.digest).order_by(entries.c.sequence.desc()).limit(1)
+        with self.connected() as connection:
+            sequence, digest = connection.execute(query).one_or_none() or (0, GENESIS)
+        return sequence, digest
+
+    def at(self, sequence: int) -> datetime | None:
+        """When an entry says that it was written."""
+        with self.connected() as connection:
+            moment = connection.execute(select(entries.c.at).where(entries.c.sequence == sequence)).scalar()
+        return None if moment is None else datetime.fromisoformat(moment)
+
+    def holds(self, digest: str) -> bool:
+        """Whether an entry has this digest."""
+        with self.connected() as connection:
+            found = connection.execute(select(entries.c.sequence).where(entries.c.digest == digest)).first()
+        return found is not None
+
+    def verify(self, anchor: str | None = None, *, after: int = 0) -> ChainReport:
         """Walk the chain and name every entry that was changed, removed, inserted or moved.
 
         Parameters
         ----------
         anchor : the `head` of an earlier report; a ledger that lost it was cut off or written anew.
+        after : only the entries after this sequence number are looked at, and whether they follow that one.
         """
+        query = select(entries).where(entries.c.sequence >= after).order_by(entries.c.sequence)
         with self.connected() as connection:
-            rows = connection.execute(select(entries).order_by(entries.c.sequence)).all()
+            walk = _Walk(anchor, sequence=max(0, after - 1))
+            for row in connection.execute(query, execution_options={"yield_per": STREAMED}):
+                walk.step(row, known=row.sequence == after)
             guards = _missing_guards(connection)
-        problems = [*guards, *_walk(rows)]
-        if anchor and anchor not in {GENESIS, *(row.digest for row in rows)}:
+        problems = [*guards, *walk.problems]
+        if not walk.anchored:
             problems.append(Problem("anchor missing", (), f"no entry has the digest {anchor}: entries were cut off"))
-        return ChainReport(len(rows), rows[-1].digest if rows else GENESIS, tuple(problems))
+        return ChainReport(walk.entries, walk.digest, tuple(problems))
 
     @cached_property
     def _engine(self) -> Engine:
@@ -280,18 +389,67 @@ def _one(model: str, kind: str, subject: str) -> Any:
     return select(entries).where(entries.c.model == model, entries.c.kind == kind, entries.c.subject == subject)
 
 
+def _at(connection: Connection, place: Sequence[str]) -> Any:
+    """What stands at a place of the body: a list or an object, as text."""
+    if connection.dialect.name == "sqlite":
+        return func.json_extract(entries.c.body, "$." + ".".join(place))
+    return func.json_extract_path_text(cast(entries.c.body, JSON), *place)
+
+
+def _newest(asked: Sequence[tuple[str, str]], count: int, *columns: Any) -> Select[Any]:
+    """Of each pair of model and kind: found through the index, from the entry that is so many places from its end."""
+    pairs = values(column("model", Text), column("kind", Text), name="pairs").data(asked).cte()
+    older = entries.alias()
+    place = select(older.c.sequence).where(older.c.model == pairs.c.model, older.c.kind == pairs.c.kind)
+    first = place.order_by(older.c.sequence.desc()).offset(count - 1).limit(1).scalar_subquery()
+    mine = and_(
+        entries.c.model == pairs.c.model, entries.c.kind == pairs.c.kind, entries.c.sequence >= func.coalesce(first, 0)
+    )
+    return select(*columns).join_from(pairs, entries, mine).order_by(entries.c.sequence)
+
+
+def _fitting(wanted: Wanted, before: int | None) -> Select[Any]:
+    """Sequence numbers of entries that fit but for the text, newest first: all of it stands in one index."""
+    query = select(entries.c.sequence).order_by(entries.c.sequence.desc())
+    if wanted.models is not None:
+        query = query.where(entries.c.model.in_(wanted.models))
+    if wanted.kinds:
+        query = query.where(entries.c.kind.in_(wanted.kinds))
+    if wanted.since:
+        query = query.where(entries.c.at >= _moment(wanted.since))
+    if wanted.until:
+        query = query.where(entries.c.at < _moment(wanted.until))
+    return query if before is None else query.where(entries.c.sequence < before)
+
+
+def _matching(fitting: Select[Any], text: str, limit: int) -> Select[Any]:
+    """The entries behind sequence numbers that hold a text."""
+    places = fitting.limit(SEARCHED if text else limit).subquery()
+    query = select(entries).join_from(places, entries, entries.c.sequence == places.c.sequence)
+    if text:
+        inside = (entries.c.body.icontains(text, autoescape=True), entries.c.subject.icontains(text, autoescape=True))
+        query = query.where(or_(*inside))
+    return query.order_by(places.c.sequence.desc()).limit(limit)
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
 def _append(connection: Connection, model: str, kind: str, subject: str, body: str, at: datetime) -> Row[Any]:
     last = connection.execute(select(entries).order_by(entries.c.sequence.desc()).limit(1)).one_or_none()
     sequence, previous = (last.sequence + 1, last.digest) if last else (1, GENESIS)
-    moment = at.astimezone(UTC).isoformat(timespec="microseconds")
+    moment = _moment(at)
     digest = digest_of_entry(previous, sequence, moment, model, kind, subject, body)
     values = (sequence, moment, model, kind, subject, body, previous, digest)
     return connection.execute(insert(entries).values(values).returning(entries)).one()
 
 
 def _entry(row: Row[Any]) -> Entry:
-    fields = row._asdict()
-    return Entry(**{**fields, "at": datetime.fromisoformat(row.at), "body": json.loads(row.body)})
+    sequence, at, model, kind, subject, body, previous, digest = tuple(row)
+    return Entry(
+        sequence, datetime.fromisoformat(at), model, kind, subject, msgspec.json.decode(body), previous, digest
+    )
 
 
 def _conflict(found: Row[Any]) -> LedgerConflict:
@@ -364,22 +522,40 @@ def _missing_guards(connection: Connection) -> list[Problem]:
     return [Problem("guard missing", (), f"the trigger {name} is gone") for name in sorted(expected - found)]
 
 
-def _walk(rows: Sequence[Row[Any]]) -> list[Problem]:
-    """Problems of a chain; rows are in the order of their sequence numbers."""
-    problems = []
-    sequence, digest, intact = 0, GENESIS, True
-    for row in rows:
-        if row.sequence > sequence + 1:
-            problems.append(_removed(sequence + 1, row.sequence - 1))
-        follows = row.previous == digest or row.sequence > sequence + 1 or not intact
-        intact = _digest(row, row.sequence) == row.digest
-        if not intact:
-            problems.append(_moved_or_changed(row))
+@dataclass
+class _Walk:
+    """A way along the chain, one row after the other in the order of their sequence numbers."""
+
+    anchor: str | None = None
+    problems: list[Problem] = field(default_factory=list)
+    entries: int = 0
+    sequence: int = 0
+    digest: str = GENESIS
+    intact: bool = True
+    anchored: bool = False
+
+    def __post_init__(self) -> None:
+        self.anchored = not self.anchor or self.anchor == GENESIS
+
+    def step(self, row: Row[Any], *, known: bool = False) -> None:
+        """Go to a row; a known one is where the way begins."""
+        if not known:
+            self._judge(row)
+            self.entries += 1
+        self.sequence, self.digest = row.sequence, row.digest
+        self.anchored = self.anchored or row.digest == self.anchor
+
+    def _judge(self, row: Row[Any]) -> None:
+        gap = row.sequence > self.sequence + 1
+        if gap:
+            self.problems.append(_removed(self.sequence + 1, row.sequence - 1))
+        follows = row.previous == self.digest or gap or not self.intact
+        self.intact = _digest(row, row.sequence) == row.digest
+        if not self.intact:
+            self.problems.append(_moved_or_changed(row))
         elif not follows:
             detail = f"entry {row.sequence} does not follow the one before it: one of them was made up later"
-            problems.append(Problem("inserted", (row.sequence,), detail))
-        sequence, digest = row.sequence, row.digest
-    return problems
+            self.problems.append(Problem("inserted", (row.sequence,), detail))
 
 
 def _digest(row: Row[Any], sequence: int) -> str:

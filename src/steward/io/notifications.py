@@ -84,8 +84,8 @@ def _send(url: str, notice: Notice, text: str) -> bool:
             service = apprise.Apprise(asset=apprise.AppriseAsset(app_id="Steward", app_desc="Steward"))
             if not service.add(_filled(url, os.environ)):
                 return False
-            kind = apprise.NotifyType(notice.level)
-            return bool(service.notify(title=notice.title, body=text, notify_type=kind, timeout=PATIENCE))
+            kind, plain = apprise.NotifyType(notice.level), apprise.NotifyFormat.TEXT  # a service of HTML escapes it
+            return bool(service.notify(text, notice.title, kind, body_format=plain, timeout=PATIENCE))
         except Exception:  # noqa: BLE001 - a plugin's error may quote the URL; the caller says which service it was
             return False
 

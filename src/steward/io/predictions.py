@@ -8,7 +8,7 @@ kept; the last is the current one. An outcome whose prediction is not there yet 
 import math
 import secrets
 import sqlite3
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -124,6 +124,23 @@ class Outcome(NamedTuple):
     """The class as the model file writes it, or `repr` of the number."""
     observed_at: float | None
     received_at: float
+
+
+class Last(NamedTuple):
+    """What answered a prediction."""
+
+    at: float
+    version: int | None
+    fallback: str | None
+
+
+class Answered(NamedTuple):
+    """Predictions that the same answered."""
+
+    version: int | None
+    fallback: str | None
+    control: bool
+    rows: int
 
 
 class Labelled(NamedTuple):
@@ -298,6 +315,29 @@ class PredictionStore:
         with self.database.connected() as connection:
             return [Logged(*row) for row in connection.execute(newest)]
 
+    def newest(self, models: Collection[str]) -> dict[str, Last]:
+        """What answered last, by model; one query, however many models there are."""
+        columns = [predictions.c[name] for name in ("model", *Last._fields)]
+        with self.database.connected() as connection:
+            asked = _listed(connection, list(models))
+            of_model = select(predictions.c.prediction_id).where(predictions.c.model == asked.c.value)
+            newest = of_model.order_by(predictions.c.at.desc(), predictions.c.prediction_id.desc()).limit(1)
+            query = select(*columns).join_from(
+                asked, predictions, predictions.c.prediction_id == newest.correlate(asked).scalar_subquery()
+            )
+            return {model: Last(*fields) for model, *fields in connection.execute(query)}
+
+    def answered(self, model: str, since: float, most: int) -> list[Answered]:
+        """What answered a model's newest predictions since a moment, at most so many of them."""
+        names = ("version", "fallback", "control")
+        newest = select(*(predictions.c[name] for name in names))
+        newest = newest.where(predictions.c.model == model, predictions.c.at >= since)
+        counted = newest.order_by(predictions.c.at.desc()).limit(most).subquery()
+        groups = [counted.c[name] for name in names]
+        with self.database.connected() as connection:
+            found = connection.execute(select(*groups, func.count()).group_by(*groups).order_by(func.count().desc()))
+            return [Answered._make(row) for row in found]
+
     def count(self, model: str | None = None, since: float | None = None, until: float | None = None) -> int:
         """Predictions of a model, or of all, from `since` (included) to `until` (not included)."""
         query = _between(select(func.count()).select_from(predictions), model, since, until)
@@ -387,7 +427,13 @@ class PredictionStore:
         with self.database.connected() as connection:
             return [Outcome(*row) for row in connection.execute(query.order_by(outcomes.c.sequence))]
 
-    def add_outcomes(self, model: ModelFile, items: Sequence[Mapping[str, Any]], at: datetime) -> OutcomeReport:
+    def add_outcomes(
+        self,
+        model: ModelFile,
+        items: Sequence[Mapping[str, Any]],
+        at: datetime,
+        received: Sequence[float] | None = None,
+    ) -> OutcomeReport:
         """Put outcomes on record, all of them or none.
 
         The same outcome again, with the same `observed_at` or as the last one of its target, is a repetition and not
@@ -398,18 +444,20 @@ class PredictionStore:
         items : each with `label`, one of `prediction_id` and `key` (several parts as a list, or joined as by `key_of`), and
             perhaps `observed_at`: a time, ISO text, or seconds since 1970; in UTC where no zone is said.
         at : when they arrived; time-zone aware.
+        received : of outcomes that arrived elsewhere before, when each did: seconds since 1970.
 
         Raises
         ------
         RecordInvalid : names the item and what is wrong with it.
         """
+        times = received if received is not None else [at.timestamp()] * len(items)
         arrivals = [_arrival(model, number, item) for number, item in enumerate(items)]
         with self.database.connected(write=True) as connection:
             news = _News(_history(connection, model.name, arrivals))
-            kept = [arrival for arrival in arrivals if news.add(arrival)]
+            kept = [(arrival, time) for arrival, time in zip(arrivals, times, strict=True) if news.add(arrival)]
             if kept:
-                shared = {"model": model.name, "received_at": at.timestamp()}
-                connection.execute(insert(outcomes), [{**arrival._asdict(), **shared} for arrival in kept])
+                rows = [{**arrival._asdict(), "model": model.name, "received_at": time} for arrival, time in kept]
+                connection.execute(insert(outcomes), rows)
             unknown = _unknown(connection, model.name, arrivals)
         return OutcomeReport(news.accepted, news.repeated, news.corrected, unknown)
 

@@ -151,6 +151,23 @@ class Store:
         self._write(f"pages/{name}", path)
         return self._uri(f"pages/{name}")
 
+    def has_page(self, name: str) -> bool:
+        """Whether `put_page` has kept something under this name."""
+        try:
+            return bool(self.filesystem.exists(f"{self.root}/pages/{name}"))
+        except OSError as problem:
+            raise self._unavailable(problem) from problem
+
+    def read_page(self, name: str) -> bytes:
+        """What `put_page` keeps under this name; raises ArtifactDamaged if it is gone."""
+        try:
+            content: bytes = self.filesystem.cat_file(f"{self.root}/pages/{name}")
+        except FileNotFoundError as problem:
+            raise ArtifactDamaged("a stored page is gone", got=name, do="`steward report` writes it again") from problem
+        except OSError as problem:
+            raise self._unavailable(problem) from problem
+        return content
+
     def read_record(self, kind: str, address: str) -> dict[str, Any] | None:
         """The record at an address, None if there is none; raises ArtifactDamaged if it was changed."""
         key = self._record_key(kind, address)
