@@ -190,6 +190,7 @@ def _simulate(model: ModelFile, say: Any) -> None:
 
 def _tell_where(console: Console, site: Site) -> None:
     console.print(f"Airflow  {site.airflow_url}/dags/{TRAIN}  (user {USER}, password {site.keys['password']})")
+    console.print(f"Steward  {site.airflow_url}/plugin/steward  (in Airflow's menu)")
     console.print(f"MLflow   {site.mlflow_url}")
     console.print(f"Service  {site.service_url}/docs  (once there is a champion)")
 

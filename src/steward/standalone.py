@@ -25,7 +25,7 @@ from steward.processes import Program, Programs
 
 LOCAL = "127.0.0.1"
 USER, VIEWER = "admin", "viewer"
-"""Who may do everything, and who may only look; Airflow itself makes a password for the second."""
+"""Who may do everything, and who may only look."""
 READY_WITHIN = 300.0
 """Seconds until the slowest piece has to answer; 30 to 60 on two cores."""
 
@@ -71,7 +71,9 @@ class Site:
             made["fernet"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
             made["password"] = secrets.token_urlsafe(12)
             _write_private(path, made)
-            _write_private(self.home / "passwords.json", {USER: made["password"]})
+            # All users, since Airflow loses passwords where two of its processes add a missing one at once.
+            passwords = {USER: made["password"], VIEWER: secrets.token_urlsafe(12)}
+            _write_private(self.home / "passwords.json", passwords)
         keys: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
         return keys
 

@@ -5,6 +5,7 @@ import gzip
 import json
 import random
 import zlib
+from contextlib import suppress
 
 import httptools
 import psutil
@@ -113,9 +114,11 @@ def test_a_body_that_never_ends_is_given_up(served):
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         head = b"POST /v1/models/risk/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
-        for _ in range(10):
+        for _ in range(10):  # one by one: what is sent to a connection that is closed already loses the answer
             writer.write(b"10000\r\n" + b" " * 65_536 + b"\r\n")
-        return await asyncio.wait_for(reader.read(100), 10)
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(reader.read(100), 1)
+        return b""
 
     assert asyncio.run(send()).startswith(b"HTTP/1.1 413")
 

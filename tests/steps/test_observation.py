@@ -11,8 +11,8 @@ import pytest
 from steward import steps
 from steward.core.profiles import Baseline, Profile
 from steward.errors import ClockWentBack, NoChampion, StoreUnavailable
-from steward.records import Observation, ReferenceProfile
-from steward.steps import baseline, observation
+from steward.records import Observation, ReferenceProfile, Test
+from steward.steps import baseline, observation, opening
 
 DAY = timedelta(days=1)
 TRAINED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -65,7 +65,12 @@ def test_the_reference_is_the_training_rows_by_day(company, look):
         **dict.fromkeys(reference.bins, known.rows),
         **dict.fromkeys(("prediction", "confidence"), chosen_on),
     }
-    assert 0.1 * known.rows < chosen_on < 0.3 * known.rows
+    verdict = company.workspace.ledger.entries("risk", "verdict")[0]
+    opened = opening.read_opened(company.workspace, company.model, Test.model_validate(verdict.body["test"]))
+    assert chosen_on == len(opened.truth), "the answers of the version itself, to rows that it had not learned from"
+    levels = reference.bins["prediction"].levels
+    said = np.array(company.model.classes)[opened.challenger.argmax(axis=1)]
+    assert whole.columns["prediction"].counts[: len(levels)] == tuple(int((said == one).sum()) for one in levels)
     begin = (TRAINED - 30 * DAY).timestamp()
     assert reference.spans == tuple((begin + day * 86_400, begin + (day + 1) * 86_400) for day in range(30))
     assert sum(window.columns["confidence"].rows > 0 for window in reference.windows) > 25

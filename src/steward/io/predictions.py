@@ -335,7 +335,8 @@ class PredictionStore:
         counted = newest.order_by(predictions.c.at.desc()).limit(most).subquery()
         groups = [counted.c[name] for name in names]
         with self.database.connected() as connection:
-            found = connection.execute(select(*groups, func.count()).group_by(*groups).order_by(func.count().desc()))
+            order = func.count().desc(), counted.c.version.nulls_first()
+            found = connection.execute(select(*groups, func.count()).group_by(*groups).order_by(*order))
             return [Answered._make(row) for row in found]
 
     def count(self, model: str | None = None, since: float | None = None, until: float | None = None) -> int:

@@ -14,12 +14,26 @@ from steward.config import ModelFile
 from steward.core import contracts, metrics, performance, profiles
 from steward.core.performance import Calibration, ErrorCalibration
 from steward.core.profiles import CONFIDENCE, PREDICTION, WINDOW, Baseline, Bins, Counted, Kind, Profile, Series, Span
+from steward.core.splitting import Role
 from steward.io.tables import Session
 from steward.io.workspace import Workspace
-from steward.records import Challenger, Estimate, File, Reference, ReferenceProfile, Roles, Selection, Snapshot
+from steward.records import (
+    Challenger,
+    Estimate,
+    File,
+    Reference,
+    ReferenceProfile,
+    Roles,
+    Selection,
+    Snapshot,
+    Test,
+    Verdict,
+)
 from steward.steps.candidate import winner_predictions
+from steward.steps.opening import read_opened
 from steward.steps.rows import learning_rows
 
+LEARNED: tuple[Role, ...] = ("train", "validation")
 DAY = timedelta(days=1)
 HOURS = tuple(timedelta(hours=hours) for hours in (1, 2, 3, 4, 6, 8, 12))
 """Lengths of windows shorter than a day: parts of one, so that the same hours come again."""
@@ -63,9 +77,15 @@ class Known:
 
 def known(workspace: Workspace, made: Challenger) -> Known:
     """The reference profile of a version, which is made when it is asked for first."""
-    reference = workspace.remember(
-        ReferenceProfile, [made.digest, made.roles.digest, made.selection.digest], lambda: _made(workspace, made)
-    )
+    verdict = workspace.ledger.find(made.model, Verdict.kind, made.digest)
+    test = Test.model_validate(verdict.body["test"]) if verdict else None
+    inputs = [
+        made.digest,
+        made.roles.digest,
+        made.selection.digest,
+        test and test.predictions and test.predictions.sha256,
+    ]
+    reference = workspace.remember(ReferenceProfile, inputs, lambda: _made(workspace, made, test))
     record = workspace.load(ReferenceProfile, reference)
     document = json.loads(workspace.store.fetch(record.file).read_bytes())
     return Known(reference, record, Baseline.read(document), _read_calibration(record.calibration))
@@ -78,20 +98,22 @@ def _read_calibration(document: Mapping[str, Any] | None) -> Calibration | Error
     return ErrorCalibration(**fields) if "metric" in fields else Calibration(**fields)
 
 
-def _made(workspace: Workspace, made: Challenger) -> ReferenceProfile:
+def _made(workspace: Workspace, made: Challenger, test: Test | None) -> ReferenceProfile:
     model = ModelFile.model_validate(made.model_file)
     kinds = profiles.kinds_of(model)
     inputs = {name: kind for name, kind in kinds.items() if name in model.columns or name in model.features}
-    times = _times(workspace, model, made)
+    times = _times(workspace, model, made, *LEARNED)
     cut = _cut(times, model.monitor.looks_per_year)
     rows = _learned(workspace, model, made).append_column(WINDOW, cut.as_column)
     answered = _answered(workspace, model, made, cut)
+    served = _served(workspace, model, made, test, cut) if test else answered
+    judged = served if len(served.truth) >= len(answered.truth) / 2 else answered
     with workspace.tables.session() as session:
         table = session.load(rows.filter(cut.kept))
         table = session.stage(table.select(**profiles.values_of(table, model), **{WINDOW: table[WINDOW]}))
         bins, windows = profiled(session, table, inputs)
         others = {name: kind for name, kind in kinds.items() if name not in inputs}
-        answer_bins, answers = profiled(session, session.load(answered.table), others)
+        answer_bins, answers = profiled(session, session.load(served.table), others)
     unanswered = Profile.empty(answer_bins)
     joined = [
         Profile(one.rows, one.columns | answers.get(number, unanswered).columns) for number, one in windows.items()
@@ -104,31 +126,31 @@ def _made(workspace: Workspace, made: Challenger) -> ReferenceProfile:
         windows=len(joined),
         days=cut.days,
         file=put_json(workspace, baseline.as_json(), "reference-profile.json"),
-        accuracy=_accuracy(model, answered),
-        calibration=_calibration(model, answered, answer_bins),
+        accuracy=_accuracy(model, judged),
+        calibration=_calibration(model, judged, answer_bins),
     )
 
 
-def _given(workspace: Workspace, made: Challenger) -> tuple[Snapshot, Any]:
-    """The snapshot, and which of its rows the version learned from."""
+def _given(workspace: Workspace, made: Challenger, *roles_of_rows: Role) -> tuple[Snapshot, Any]:
+    """The snapshot, and which of its rows have one of these roles."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     roles = workspace.load(Roles, made.roles)
     given = workspace.tables.stored(workspace.store.fetch(roles.file), ["role"])["role"]
-    chosen = pc.is_in(given, value_set=pa.array(["train", "validation"], pa.string()))
+    chosen = pc.is_in(given, value_set=pa.array(roles_of_rows, pa.string()))
     return workspace.load(Snapshot, roles.snapshot), chosen
 
 
 def _learned(workspace: Workspace, model: ModelFile, made: Challenger) -> Any:
     """Train and validation rows as an Arrow table of the contract's columns."""
-    snapshot, chosen = _given(workspace, made)
+    snapshot, chosen = _given(workspace, made, *LEARNED)
     return workspace.tables.stored(workspace.store.fetch(snapshot.data), list(model.columns)).filter(chosen)
 
 
-def _times(workspace: Workspace, model: ModelFile, made: Challenger) -> NDArray[np.datetime64]:
-    """Of the same rows; NaT where there is none."""
-    snapshot, chosen = _given(workspace, made)
+def _times(workspace: Workspace, model: ModelFile, made: Challenger, *roles_of_rows: Role) -> NDArray[np.datetime64]:
+    """When the rows with these roles happened; NaT where that is not known."""
+    snapshot, chosen = _given(workspace, made, *roles_of_rows)
     if not model.source.time:
         return np.full(int(chosen.combine_chunks().true_count), "NaT", "datetime64[us]")
     found = workspace.tables.stored(workspace.store.fetch(snapshot.data), [contracts.TIME])[contracts.TIME]
@@ -155,6 +177,17 @@ class _Cut:
         import pyarrow as pa
 
         return pa.array(self.window)
+
+    def of(self, times: NDArray[np.datetime64]) -> NDArray[np.int32]:
+        """The windows of other rows, the nearest one where they are outside of all."""
+        if self.days is None:
+            return np.zeros(len(times), np.int32)
+        seconds = (
+            np.where(np.isnat(times), np.datetime64(int(self.first), "s"), times).astype("datetime64[us]").astype(float)
+        )
+        numbers = (seconds / 1e6 - self.first) // (self.days * DAY.total_seconds())
+        found: NDArray[np.int32] = np.clip(numbers, 0, self.window.max()).astype(np.int32)
+        return found
 
     def span(self, number: int) -> Span:
         length = (self.days or 0.0) * DAY.total_seconds()
@@ -190,10 +223,10 @@ def _numbered(times: NDArray[np.datetime64], length: timedelta, first: np.dateti
 
 @dataclass(frozen=True)
 class _Answered:
-    """The winner's answers to the rows that chose it."""
+    """Answers to rows with known truth that taught them nothing."""
 
     table: Any
-    """Arrow table of `prediction`, `confidence` (classification) and the number of the window."""
+    """As of `_as_table`."""
     answers: NDArray[np.float64]
     """Confidences of a classification, else predictions."""
     truth: NDArray[Any]
@@ -201,21 +234,42 @@ class _Answered:
 
 
 def _answered(workspace: Workspace, model: ModelFile, made: Challenger, cut: _Cut) -> _Answered:
-    import pyarrow as pa
-
     found = winner_predictions(workspace, model, workspace.load(Selection, made.selection))
     trained = ModelFile.model_validate(made.model_file)
     rows = learning_rows(workspace, trained, made.roles, ("train", "validation"))
     answers, folded = found or (np.zeros((0, len(model.classes)) if model.classes else 0), False)
     chosen = rows.choosing(trained, folded=folded)[: len(answers)]
-    truth, columns = rows.truth[chosen], {PREDICTION: answers}
+    return _judged(model, answers, rows.truth[chosen], cut.window[chosen])
+
+
+def _served(workspace: Workspace, model: ModelFile, made: Challenger, test: Test, cut: _Cut) -> _Answered:
+    """The version's own answers to the rows that verified it.
+
+    The winner has learned from fewer rows than the version, so that its confidences are others: they would look like drift.
+    """
+    opened = read_opened(workspace, model, test)
+    return _judged(model, opened.challenger, opened.truth, cut.of(_times(workspace, model, made, "test")))
+
+
+def _judged(
+    model: ModelFile, answers: NDArray[np.float64], truth: NDArray[Any], window: NDArray[np.int32]
+) -> _Answered:
+    table = _as_table(model, answers, window)
     if model.classes:
-        labels = metrics.labels(answers, model.classes)
-        truth, answers = labels == truth, answers.max(axis=1)
-        columns = {PREDICTION: pa.array(labels, pa.string()), CONFIDENCE: answers}
+        truth, answers = metrics.labels(answers, model.classes) == truth, answers.max(axis=1)
+    return _Answered(table, answers, truth)
+
+
+def _as_table(model: ModelFile, answers: NDArray[np.float64], window: NDArray[np.int32]) -> Any:
+    """Arrow table of `prediction`, `confidence` (classification) and the number of the window."""
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {PREDICTION: answers}
+    if model.classes:
+        labels = pa.array(metrics.labels(answers, model.classes), pa.string())
+        columns = {PREDICTION: labels, CONFIDENCE: answers.max(axis=1)}
     kept = {name: values for name, values in columns.items() if name not in {*model.columns, *model.features}}
-    window = cut.window[chosen]
-    return _Answered(pa.table({**kept, WINDOW: window}).filter(window >= 0), answers, truth)
+    return pa.table({**kept, WINDOW: window}).filter(window >= 0)
 
 
 def profiled(session: Session, table: Any, kinds: Mapping[str, Kind]) -> tuple[dict[str, Bins], dict[int, Profile]]:
