@@ -183,7 +183,9 @@ def test_a_drift_of_a_regression_has_an_expected_loss(tmp_path, new_workspace, l
     assert ("size" in alarms(found)) == costs
     assert (found.expected_loss.low > 0) == costs
     if costs:
-        new = 500 / look.records["observe"].rows  # the rest of the first look is like the past; a large size costs 2.19 as much
+        new = (
+            500 / look.records["observe"].rows
+        )  # the rest of the first look is like the past; a large size costs 2.19 as much
         assert found.expected_loss.value == pytest.approx(1 - np.sqrt(1 / (1 + 1.19 * new)), abs=0.07)
         assert "% of its error" in found.says[-1]
         assert found.triggers[0]["loss_low"] == found.expected_loss.low
