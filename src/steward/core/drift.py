@@ -714,7 +714,7 @@ def _boosting(seed: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     return HistGradientBoostingClassifier(
-        max_iter=40, max_leaf_nodes=15, learning_rate=0.15, early_stopping=False, random_state=seed
+        max_iter=30, max_leaf_nodes=15, learning_rate=0.2, early_stopping=False, random_state=seed
     )
 
 
