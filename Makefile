@@ -22,7 +22,7 @@ replay: $(READY) data/flights.parquet  ## a year of flights under several retrai
 	@$(BIN)/steward replay flight_delay $(REPLAY)
 
 test: $(READY) debian  ## the whole test suite, in as many processes as there are cores
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Of Debian: a browser for Airflow's pages, a second database for the ledger. Elsewhere the tests that need them are skipped.
 debian:

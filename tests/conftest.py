@@ -1,5 +1,6 @@
 """Shared by all tests: workspaces of one's own, and what is made once per session because making it takes seconds."""
 
+import fcntl
 import json
 import os
 import random
@@ -43,13 +44,8 @@ verify: {detect: 0.3}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the suite file by file, because what a file prepares is prepared once; Airflow's tests, which
-    take longest, begin first.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args != ("airflow",))  # type: ignore[union-attr]
+    """What needs a started Airflow takes longest and begins first."""
+    items.sort(key=lambda item: item.get_closest_marker("airflow") is None)
 
 
 def workspace_in(home: Path) -> Workspace:
@@ -284,16 +280,21 @@ def _write_company(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDemo]:
-    """The one started Airflow of the suite; tests that need it are of the group "airflow"."""
+    """A started Airflow for all tests of this process that need one; they are marked `airflow`."""
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(OSError):  # somebody else has the port, which is as good
             taken.bind(("127.0.0.1", PORT))
             taken.listen()
-        demo = PlayedDemo(tmp_path_factory.mktemp("company"))
-        with demo.process:
-            try:
-                demo.listen()
-                yield demo
-            finally:
-                demo.process.terminate()
+        with (tmp_path_factory.getbasetemp().parent / "airflow.lock").open("w") as turn:
+            fcntl.flock(
+                turn, fcntl.LOCK_EX
+            )  # two processes of one suite that look for free ports at once find the same ones
+            demo = PlayedDemo(tmp_path_factory.mktemp("company"))
+            with demo.process:
+                try:
+                    demo.listen()
+                    fcntl.flock(turn, fcntl.LOCK_UN)
+                    yield demo
+                finally:
+                    demo.process.terminate()

@@ -9,7 +9,7 @@ from steward.standalone import free_port
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("airflow")
+@pytest.mark.airflow
 @pytest.mark.timeout(900)
 def test_the_whole_story_is_told_and_on_record(played):
     said = played.said

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from steward.cli import app
 from steward.reports.formats import number, value
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.timeout(900)]
 FLAGS = (
     "--headless=new",
     "--no-sandbox",

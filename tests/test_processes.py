@@ -35,7 +35,7 @@ def wait_for_silence(folder: Path, seconds: float = 40) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("airflow")
+@pytest.mark.airflow
 @pytest.mark.timeout(900)
 def test_a_signal_in_a_training_leaves_nothing_of_the_demo(played):
     """The last of the tests that share a started Airflow: it ends it."""
