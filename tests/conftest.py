@@ -287,9 +287,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDemo]:
             taken.bind(("127.0.0.1", PORT))
             taken.listen()
         with (tmp_path_factory.getbasetemp().parent / "airflow.lock").open("w") as turn:
-            fcntl.flock(
-                turn, fcntl.LOCK_EX
-            )  # two processes of one suite that look for free ports at once find the same ones
+            # Two processes of one suite that look for free ports at once find the same ones.
+            fcntl.flock(turn, fcntl.LOCK_EX)
             demo = PlayedDemo(tmp_path_factory.mktemp("company"))
             with demo.process:
                 try:
