@@ -127,7 +127,7 @@ def model_file(name: str, stream: Stream, table: Path) -> ModelFile:
         {
             "name": name,
             "task": stream.task,
-            "source": {"table": str(table), "key": "key", "time": "asked"},
+            "source": {"table": str(table), "key": "key", "time": "asked", "outcomes": True},
             "label": {"column": "label", "classes": sorted(stream.rows["label"].iloc[: stream.train].unique())},
             "columns": columns,
             "candidates": ["gradient_boosting"],

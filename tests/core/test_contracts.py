@@ -61,6 +61,31 @@ def one_column(session, values, column, name="x"):
     return [broken[str(i)] if str(i) in broken else legal[str(i)] for i in range(len(values))]
 
 
+def test_cleaned_rows_have_the_values_of_the_rows_that_are_judged(session):
+    columns = {
+        "team": {"type": "category", "values": ["web", "data"], "aliases": {"Web": "web"}},
+        "files": {"type": "integer", "min": 0, "max": 10},
+        "night": {"type": "boolean"},
+    }
+    table = pa.table(
+        {
+            "repo": [" a", "b", None],
+            "id": ["1", "?", "3"],
+            "seen": ["2026-01-02", "1767225600", "soon"],
+            "y": ["Low", "High", "?"],
+            "team": ["Web", " data ", "nobody"],
+            "files": ["3", "11", "x"],
+            "night": ["yes", "0", "perhaps"],
+        }
+    )
+    contract = Contract.of(model(columns, key=["repo", "id"], time="seen"), NOW)
+    source = session.load(table)
+    judged = contracts.flagged(source, contract, session.stage).select(*contract.columns)
+    assert session.rows(contracts.cleaned(source, contract, session.stage).select(*contract.columns)) == session.rows(
+        judged
+    )
+
+
 @pytest.mark.parametrize(
     ("column", "values", "becomes"),
     [

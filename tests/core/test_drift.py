@@ -143,13 +143,13 @@ def test_a_reference_without_times_and_a_constant_column():
     assert drift.Detector(reference).examine(recent, level=LEVEL).alarms == ()
 
 
-def weeks(rng, first, count, rows, *, rhythm, shift=0.0, spans=True, hours=False):
+def weeks(rng, first, count, rows, *, rhythm, shift=0.0, spans=True, hours=False, wobble=0.05):
     """Windows of three numbers that go up and down with the week, or the day; the first one is shifted."""
     at = first + np.arange(count)
     part, length = (24, 3_600.0) if hours else (7, drift.DAY)
     found = {}
     for place in range(3):
-        mean = 0.05 * rng.standard_normal(count) + rhythm * np.sin(2 * np.pi * (at % part) / part + place)
+        mean = wobble * rng.standard_normal(count) + rhythm * np.sin(2 * np.pi * (at % part) / part + place)
         windows = [number(rng, rows, mean=one + shift * (place == 0)) for one in mean]
         parts = (np.array([one[number_of] for one in windows], dtype=float) for number_of in range(3))
         found[f"number{place}"] = Series("number", *parts, np.column_stack([at, at + 1]) * length if spans else None)
@@ -193,6 +193,17 @@ def test_a_look_at_a_whole_week_is_compared_with_whole_weeks():
         for span in [np.array([[28.0, 35.0]]) * drift.DAY]
     }
     assert detector.examine(week, level=LEVEL).alarms == ()
+
+
+def test_days_that_differ_within_a_rhythm_do_not_look_as_if_they_spread():
+    """Chance times rhythm: a high Monday that is higher than usual makes its week wider, and not any day of it."""
+    p_values = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        detector = drift.Detector(weeks(rng, 0, 14, 500, rhythm=0.6, wobble=0.1))
+        told = detector.p_values(weeks(rng, 14, 90, 500, rhythm=0.6, wobble=0.1), looks=60)
+        p_values += list(told.values())
+    assert (np.array(p_values) < 0.01).mean() < 0.003
 
 
 def test_a_weekday_that_the_reference_hardly_knows_is_compared_with_all():

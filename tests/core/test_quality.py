@@ -43,12 +43,12 @@ NORMAL = Profile(
 )
 
 
-def found(facts=None, profile=NORMAL, unseen=None, origin="source", rows_per_day=100.0):
+def found(facts=None, profile=NORMAL, unseen=None, origin="source", rows_per_day=100.0, model=MODEL):
     given = {"columns": COLUMNS, "before": COLUMNS, "rows": 5_000, "looked": 100, "newest": "2026-03-01T12:00:00"}
     seen = Facts(**{**given, **(facts or {})})
     baseline = Baseline(BINS, (TRAINED,), Profile(0, {}))
     start = AT - timedelta(days=1)
-    incoming = Incoming(MODEL, seen, origin, profile, unseen or {}, baseline, start, AT, rows_per_day)
+    incoming = Incoming(model, seen, origin, profile, unseen or {}, baseline, start, AT, rows_per_day)
     return [(one.kind, one.column, one.says) for one in judge(incoming)]
 
 
@@ -131,6 +131,13 @@ def test_one_missing_value_of_one_row_is_no_finding():
         1, {"age": ColumnProfile((0, 0, 0), 1), "sex": ColumnProfile((1, 0)), "team": ColumnProfile((1, 0, 0))}
     )
     assert found(profile=profile, rows_per_day=None) == []
+
+
+@pytest.mark.parametrize(("origin", "told"), [("predictions", 0), ("source", 1)])
+def test_a_source_need_not_grow_where_outcomes_of_predictions_become_rows(origin, told):
+    model = MODEL.model_copy(update={"source": MODEL.source.model_copy(update={"outcomes": True})})
+    old = {"newest": "2026-01-03T00:00:00"}
+    assert [one[0] for one in found(old, origin=origin, model=model)] == ["stale"] * told
 
 
 def test_unknown_values_of_an_open_category_have_suggestions():

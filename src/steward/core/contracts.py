@@ -236,6 +236,20 @@ def flagged(source: Any, contract: Contract, stage: Stage, carried: Mapping[str,
     return stage(_with_verdict(marked))
 
 
+def cleaned(source: Any, contract: Contract, stage: Stage) -> Any:
+    """Every source row as `flagged` cleans it, and not judged, in a third of the time: Ibis table of `@key` and every field's
+    values.
+    """
+    clean = stage(
+        source.select(**{f"={i}": _cleaned(source[field.column], contract) for i, field in enumerate(contract.fields)})
+    )
+    valued = stage(
+        clean.select(**{field.name: _value(clean[f"={i}"], field) for i, field in enumerate(contract.fields)})
+    )
+    key = _joined([valued[field.name] for field in contract.key_fields], _may_lack(contract.model))
+    return valued.mutate(**{KEY: key})
+
+
 def duplicated_keys(rows: Any) -> Any:
     """Keys that stand on several mature rows: Ibis table with the one column `@key`."""
     mature = rows.filter(~rows["!immature"], rows[KEY].notnull())

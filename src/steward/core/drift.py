@@ -44,9 +44,9 @@ UNNOTICED = 0.05
 """A variance between windows whose p-value is above this is taken for none: were it there, it would be negligible."""
 SHARE_OF_ALARMS = 0.5
 """Of the false alarms that are allowed; the other half belongs to accuracy."""
-OVERLAP = 2.0
+OVERLAP = 3.0
 """Alarms come in runs, because looks share windows, and a run is one alarm: the p-value that a budget of
-single looks would have leads to a fifth of its alarms (benchmarks/drift_rates.py), and twice as much to two fifths."""
+single looks would have leads to a fifth of its alarms (benchmarks/drift_rates.py), and three times as much to three fifths."""
 RHYTHMIC = 0.01
 """A rhythm is believed in where weekdays or hours differ with a p-value below this."""
 MOSTLY = 0.6
@@ -205,7 +205,8 @@ class Detector:
         pairs = [(end + 1, length) for end in range(first, len(windows)) for length in LENGTHS if length <= end + 1]
         ends, lengths = np.array(pairs).T
         window, usual = windows.summed(ends, lengths), column.usual(windows, ends, lengths)
-        tests = dict(column.tests(window, usual, lengths, self._between[name]))
+        squared = running(_squared(windows, column.score), ends, lengths)
+        tests = dict(column.tests(window, squared, usual, lengths, self._between[name]))
         return _Asked(column, window, usual, ends - first - 1, lengths, tests)
 
 
@@ -230,7 +231,7 @@ def level_of(false_alarms_per_year: float, windows_per_year: float, columns: int
     """The p-value of one column in one window that keeps the budget over a year.
 
     >>> level_of(1, 365, 20)
-    0.00027...
+    0.00041...
     """
     return OVERLAP * false_alarms_per_year / max(1.0, windows_per_year) / max(1, columns)
 
@@ -280,31 +281,42 @@ class _Usual:
     unseen: Floats
     all: Floats
     """Rows, with those that are missing or unseen; as `rows`, as many as say as much."""
+    squared: Floats
+    """Mean of the windows' squared locations."""
 
 
 class _Rhythm:
-    """The reference by weekday or hour. A part with too few windows takes the whole reference for usual."""
+    """The reference by weekday or hour. A part with too few windows takes the whole reference for usual.
 
-    def __init__(self, cycle: _Cycle, reference: Series) -> None:
+    Parameters
+    ----------
+    score : of each bin, whose mean is the location.
+    """
+
+    def __init__(self, cycle: _Cycle, reference: Series, score: Floats) -> None:
         self.cycle = cycle
-        mine, whole = cycle.parts_of(np.asarray(reference.spans)), reference.newest([len(reference)])
+        mine = cycle.parts_of(np.asarray(reference.spans))
         self.known = mine.sum(axis=1) >= ENOUGH
-        counts, missing, unseen, everything = (
-            np.where(self.known[:, None], mine @ own, total)
-            for own, total in (
-                (reference.counts, whole.counts),
-                (reference.missing[:, None], whole.missing[:, None]),
-                (reference.unseen[:, None], whole.unseen[:, None]),
-                (reference.rows[:, None], whole.rows[:, None]),
+        counts, missing, unseen, everything, squares = (
+            np.where(self.known[:, None], mine @ own, own.sum(axis=0))
+            for own in (
+                reference.counts,
+                reference.missing[:, None],
+                reference.unseen[:, None],
+                reference.rows[:, None],
+                _squared(reference, score)[:, None],
             )
         )
         self.rows, self.all = np.maximum(counts.sum(axis=1), 1.0), np.maximum(everything[:, 0], 1.0)
         self.share, self.missing, self.unseen = counts / self.rows[:, None], missing[:, 0], unseen[:, 0]
+        self.location, self.squared = self.share @ score, squares[:, 0] / self.rows
         self.pace = np.where(self.known, self.all, self.all[self.known].mean() if self.known.any() else 1.0)
 
     def usual(self, windows: Series, ends: NDArray[np.intp], lengths: NDArray[np.intp]) -> _Usual:
         weight = self.cycle.shares(np.asarray(windows.spans)) * self.pace
         weight *= (windows.rows / weight.sum(axis=1))[:, None]
+        apart = weight @ (self.squared - self.location**2)
+        squared = (weight @ self.location) ** 2 / np.maximum(windows.rows, 1.0) + apart
         mix = running(weight, ends, lengths)
         mix /= np.maximum(mix.sum(axis=1, keepdims=True), NOTHING)
         return _Usual(
@@ -314,6 +326,7 @@ class _Rhythm:
             missing=mix @ (self.missing / self.all),
             unseen=mix @ (self.unseen / self.all),
             all=1 / (mix**2 / self.all).sum(axis=1),
+            squared=running(squared, ends, lengths) / np.maximum(running(windows.rows, ends, lengths), 1.0),
         )
 
 
@@ -333,7 +346,9 @@ class _Reference:
             self.main, self.leak = _location_and_spread(self.share)
         self.rest = _other_functions(self.share, _groups(self.share, self.kind), self.main)
         cycle = _Cycle.of(reference.spans)
-        self.rhythm = _Rhythm(cycle, reference) if cycle else None
+        self.score = self.main[:, 0] if self.kind == "number" else np.zeros(len(self.share))
+        self.squared = float(_squared(reference, self.score).sum()) / self.rows
+        self.rhythm = _Rhythm(cycle, reference, self.score) if cycle else None
         self.rhythmic: set[Question] = set()
         self.raw = self._spreads(history)
 
@@ -352,29 +367,36 @@ class _Reference:
             self.missing / self.all * one,
             self.unseen / self.all * one,
             self.all * one,
+            self.squared * one,
         )
 
     def tests(
-        self, window: Series, usual: _Usual, lengths: Floats, between: Mapping[Question, _Between]
+        self, window: Series, squared: Floats, usual: _Usual, lengths: Floats, between: Mapping[Question, _Between]
     ) -> Iterator[tuple[Question, _Tests]]:
-        """Every question that can be asked of this column, for windows of several lengths."""
+        """Every question that can be asked of this column, for windows of several lengths.
+
+        Parameters
+        ----------
+        squared : `_squared` of the windows, added up as they are.
+        """
         rows = np.maximum(window.counts.sum(axis=1), 1.0)
-        main, rest = self._means(window.counts, rows)
-        usual_main, usual_rest = self._means(usual.share, np.ones(len(lengths)))
+        main, rest = self._means(window.counts, rows, squared)
+        like = usual if self.rhythmic.issuperset(MAIN) else self.usual_at_any_time(len(lengths))
+        usual_main, _ = self._means(like.share, np.ones(len(lengths)), like.squared)
         for place, question in enumerate(MAIN if main.shape[1] else ()):
-            known = usual.rows if question in self.rhythmic else self.rows
-            effect = np.abs(main[:, place] - usual_main[:, place] * (question in self.rhythmic))
-            error = self._error(between[question], rows, lengths, known)
+            effect = np.abs(main[:, place] - usual_main[:, place])
+            error = self._error(between[question], rows, lengths, like.rows)
             p = 2 * special.stdtr(between[question].freedom, -effect / error)
-            yield question, _Tests(p, effect, np.sqrt(1 / rows + 1 / known))
+            yield question, _Tests(p, effect, np.sqrt(1 / rows + 1 / like.rows))
         free = rest.shape[1]
         if free:
             known = usual.rows if "shape" in self.rhythmic else self.rows
             sampling = np.sqrt(1 / rows + 1 / known)
-            squared = ((rest - usual_rest * ("shape" in self.rhythmic)) ** 2).sum(axis=1)
+            usual_rest = usual.share @ self.rest * ("shape" in self.rhythmic)
+            distance = ((rest - usual_rest) ** 2).sum(axis=1)
             error = self._error(between["shape"], rows, lengths, known)
-            p = special.fdtrc(free, between["shape"].freedom, squared / free / error**2)
-            yield "shape", _Tests(p, np.sqrt(np.maximum(0.0, squared - free * sampling**2)), sampling)
+            p = special.fdtrc(free, between["shape"].freedom, distance / free / error**2)
+            yield "shape", _Tests(p, np.sqrt(np.maximum(0.0, distance - free * sampling**2)), sampling)
         yield "missing", self._rate("missing", window.missing, window.rows, usual, lengths, between)
         if self.kind == "category":
             yield "unseen", self._rate("unseen", window.unseen, window.rows, usual, lengths, between)
@@ -390,11 +412,15 @@ class _Reference:
         """Of a mean: what windows and reference differ by when nothing has changed."""
         return np.asarray(np.sqrt(between.factor(rows / lengths) / rows + between.factor(self.window) / known))
 
-    def _means(self, counts: Floats, rows: Floats) -> tuple[Floats, Floats]:
-        """Of location and spread, and of the other functions; all are 0 on the reference, with variance 1."""
+    def _means(self, counts: Floats, rows: Floats, squared: Floats) -> tuple[Floats, Floats]:
+        """Of location and spread, and of the other functions; without `squared` all are 0 on the reference, with variance 1.
+
+        The spread is what windows have on their own: that some lie higher than others is the locations' matter, and would
+        make windows together look as if they spread, by chance times rhythm.
+        """
         main = counts @ self.main / rows[:, None]
         if self.leak:
-            main[:, 1] -= self.leak * main[:, 0] ** 2
+            main[:, 1] -= self.leak * squared / rows
         return main, counts @ self.rest / rows[:, None]
 
     def _rate(
@@ -426,7 +452,7 @@ class _Reference:
         if len(history) < FEW_WINDOWS:
             return {}
         rows = np.maximum(history.counts.sum(axis=1), 1.0)
-        main, rest = self._means(history.counts, rows)
+        main, rest = self._means(history.counts, rows, _squared(history, self.score))
         parts = self.rhythm.cycle.parts_of(history.spans) if self.rhythm and history.spans is not None else None
         found: dict[Question, _Raw] = {}
 
@@ -447,6 +473,11 @@ class _Reference:
             if hits.sum() >= 2 * len(history) and rate < 1:
                 learn({name: (hits / everything / np.sqrt(rate * (1 - rate)))[:, None]}, everything)
         return found
+
+
+def _squared(windows: Series, score: Floats) -> Floats:
+    """Squared location of each window, times its rows."""
+    return np.asarray((windows.counts @ score) ** 2 / np.maximum(windows.counts.sum(axis=1), 1.0))
 
 
 def _within(values: Floats, rows: Floats) -> _Raw:
@@ -680,24 +711,28 @@ def tell_apart(
     rows = _coded(pd.concat(parts, ignore_index=True))
     truth = np.repeat([0, 1], [len(one) for one in parts])
     folds = rng.permutation(np.arange(len(rows)) % FOLDS)
-    chance = np.zeros(len(rows))
-    without = {name: np.zeros(len(rows)) for name in rows}
+    chances = np.zeros((1 + len(rows.columns), len(rows)))
     for fold in range(FOLDS):
         inside, outside = folds != fold, folds == fold
-        held_out = rows[outside]
         with threadpool_limits(1):  # as many rows are too few to share between threads
             classifier = _boosting(seed).fit(rows[inside], truth[inside])
-            chance[outside] = classifier.predict_proba(held_out)[:, 1]
-            for name in rows:
-                shuffled = held_out.copy()
-                shuffled[name] = rng.permutation(held_out[name].to_numpy())
-                without[name][outside] = classifier.predict_proba(shuffled)[:, 1]
-    auc = _auc(truth, chance)
-    carried = {name: auc - _auc(truth, values) for name, values in without.items()}
+            asked = _each_shuffled(rows[outside], rng)
+            chances[:, outside] = classifier.predict_proba(asked)[:, 1].reshape(len(chances), -1)
+    auc, *without = (_auc(truth, chance) for chance in chances)
+    carried = {name: auc - one for name, one in zip(rows, without, strict=True)}
     used = sorted(((loss, name) for name, loss in carried.items() if loss >= USED), reverse=True)
     half = float(stats.norm.ppf((1 + confidence) / 2)) * _auc_error(auc, *np.bincount(truth).tolist())
     estimate = Estimate(value=auc, low=max(0.0, auc - half), high=min(1.0, auc + half))
     return Separation(auc=estimate, rows=len(parts[1]), columns={name: round(loss, 4) for loss, name in used})
+
+
+def _each_shuffled(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """The rows, then the rows with the first column shuffled, with the second …: one question instead of many."""
+    asked = {name: np.tile(values.to_numpy(), 1 + len(rows.columns)) for name, values in rows.items()}
+    for place, values in enumerate(asked.values(), start=1):
+        mine = slice(place * len(rows), (place + 1) * len(rows))
+        values[mine] = rng.permutation(values[mine])
+    return pd.DataFrame(asked)
 
 
 def _coded(frame: pd.DataFrame) -> pd.DataFrame:

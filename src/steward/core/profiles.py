@@ -433,13 +433,13 @@ def cells(table: Any, grids: Mapping[str, Bins], found: Sequence[Mapping[str, An
 def _cell(value: Any, one: Bins, *, near: bool) -> Any:
     import ibis
 
-    cell = ((value - one.low) * (1 / one.step)).cast("int32")
+    cell = ((value - one.low) * (1 / one.step)).cast("int16")
     if near:
         return cell
     limit = round(one.reach / one.step)
     return ibis.cases(
-        (value <= one.low - one.reach, ibis.literal(-limit, "int32")),
-        (value >= one.low + one.reach, ibis.literal(limit, "int32")),
+        (value <= one.low - one.reach, ibis.literal(-limit, "int16")),
+        (value >= one.low + one.reach, ibis.literal(limit, "int16")),
         else_=cell,
     )
 
@@ -458,11 +458,13 @@ def levels(table: Any, known: Mapping[str, Sequence[str] | None]) -> Any | None:
     parts = []
     for place, (name, names) in enumerate(known.items()):
         value = table[name]
-        level = value if names is None else value.isin(list(names)).ifelse(value, ibis.null("string"))
-        counted = _grouped(table, place, level=level, there=value.notnull())
-        parts.append(
-            counted if names is not None else counted.order_by([counted.n.desc(), "level"]).limit(MOST_VALUES + 2)
-        )
+        if names is None:
+            counted = _grouped(table, place, level=value)
+            most = counted.order_by([counted.n.desc(), "level"]).limit(MOST_VALUES + 2)
+            parts.append(most.mutate(there=most.level.notnull()))
+        else:
+            level = value.isin(list(names)).ifelse(value, ibis.null("string"))
+            parts.append(_grouped(table, place, level=level, there=value.notnull()))
     return _joined(parts)
 
 

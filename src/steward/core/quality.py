@@ -124,11 +124,15 @@ def _of_table(found: Incoming) -> Iterator[QualityFinding]:
 
 
 def _stale(found: Incoming) -> Iterator[QualityFinding]:
-    """Rows with outcomes come late: what is stale is older than they may be."""
+    """Rows with outcomes come late: what is stale is older than they may be.
+
+    Where served predictions and their outcomes become rows, the source itself need not grow.
+    """
     facts, model = found.facts, found.model
+    through_log = model.source.outcomes and found.origin == "predictions"
     if facts.newest:
         newest = datetime.fromisoformat(facts.newest).replace(tzinfo=UTC)
-        if found.end - newest > model.monitor.window + model.label.mature_after:
+        if not through_log and found.end - newest > model.monitor.window + model.label.mature_after:
             yield QualityFinding(
                 kind="stale", column=None, says=f"the newest row of the source is from {newest:%Y-%m-%d %H:%M}"
             )
@@ -264,7 +268,7 @@ def complete(source: Any, contract: Contract) -> Any:
 
 
 def within(rows: Any, start: datetime, end: datetime) -> Any:
-    """Rows that `contracts.flagged` has marked whose time lies in a window."""
+    """Rows that `contracts.flagged` or `contracts.cleaned` made whose time lies in a window."""
     import ibis
 
     first, last = (ibis.literal(one.astimezone(UTC).replace(tzinfo=None), "timestamp") for one in (start, end))

@@ -128,23 +128,34 @@ class Session:
 
     def stage(self, table: Any) -> Any:
         """The same table under a name of its own, not yet computed: what builds on it compiles in a fraction of the time."""
-        name = f"stage_{next(self.numbers)}"
-        self.connection.execute(f"CREATE TEMP VIEW {name} AS {self.backend.compile(table)}")
-        return self.backend.table(name)
+        return self._made("VIEW", f"stage_{next(self.numbers)}", table)
+
+    def _made(self, what: str, name: str, table: Any) -> Any:
+        self.connection.execute(f"CREATE TEMP {what} {name} AS {self.backend.compile(table)}")
+        return self._named(name, table.schema())
+
+    def _named(self, name: str, columns: Mapping[str, Any]) -> Any:
+        """A table whose columns are known: to ask the engine for them costs as much as to compile the query."""
+        import ibis.expr.operations as ops
+
+        schema = {column: _stored_as(kind) for column, kind in columns.items()}
+        return ops.DatabaseTable(name, schema=schema, source=self.backend).to_expr()
 
     def load(self, arrow: Any) -> Any:
         """An Arrow table, or reader of batches, as an Ibis table of the session."""
+        import ibis
+
         name = f"loaded_{next(self.numbers)}"
         self.connection.register("arriving", arrow)
         try:
             self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM arriving")
         finally:
             self.connection.unregister("arriving")
-        return self.backend.table(name)
+        return self._named(name, ibis.Schema.from_pyarrow(arrow.schema))
 
     def keep(self, table: Any) -> Any:
         """The same table, computed once and kept for the session."""
-        return self.backend.create_table(f"kept_{next(self.numbers)}", table, temp=True)
+        return self._made("TABLE", f"kept_{next(self.numbers)}", table)
 
     def write(self, table: Any, path: Path) -> None:
         """Write an Ibis table as Parquet, in its own order: the same rows make the same bytes, whatever the threads."""
@@ -303,6 +314,12 @@ class Tables:
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(path, columns=list(columns) if columns else None)
+
+
+def _stored_as(kind: Any) -> Any:
+    """An Ibis type as DuckDB tells it of a table: anything may be null, and moments are in microseconds."""
+    known = {"scale": 6} if kind.is_timestamp() and kind.scale is None else {}
+    return kind.copy(nullable=True, **known)
 
 
 def _ahead(items: Iterator[Any]) -> Iterator[Any]:

@@ -224,17 +224,15 @@ def _separation(workspace: Workspace, model: ModelFile, made: Challenger, seen: 
     if not workspace.explains or not drift.FEWEST_TOLD_APART <= seen.rows <= ROWS_AT_HAND:
         return None
     trained_by = ModelFile.model_validate(made.model_file)
-    with workspace.tables.session() as session:
-        rows = observation.rows_again(session, workspace, model, trained_by, seen)
-        if rows is None:
-            return None
-        found = session.arrow(rows.select(*trained_by.columns))
-    window = pd.DataFrame(
-        {name: observation.values(found[name], column.type) for name, column in trained_by.columns.items()}
-    )
+    window = observation.rows_again(workspace, model, trained_by, seen)
+    if window is None:
+        return None
     learned = learning_rows(workspace, trained_by, made.roles, ("train", "validation")).frame
     return drift.tell_apart(
-        learned, window, seed=training_seed(trained_by, made.fingerprint), confidence=TOLD_APART_CONFIDENCE
+        learned,
+        pd.DataFrame(window),
+        seed=training_seed(trained_by, made.fingerprint),
+        confidence=TOLD_APART_CONFIDENCE,
     )
 
 

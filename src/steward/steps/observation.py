@@ -1,9 +1,10 @@
 """The observe step: what came in since the last look, as a profile. The ledger's entry about it is the watermark."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,6 @@ from steward.core.quality import Facts
 from steward.errors import ArtifactDamaged, ClockWentBack, LedgerConflict, SourceMissing, SourceUnreadable
 from steward.inference import Predictor
 from steward.io.ledger import Entry
-from steward.io.predictions import Logged
 from steward.io.tables import Session
 from steward.io.workspace import Workspace
 from steward.prediction import trained
@@ -30,6 +30,8 @@ FIRST = "first"
 SCORED = 50_000
 """Rows of the source that the champion answers so that its answers can be watched; a sample where there are more."""
 VERSION = "@version"
+READ = ("record", "prediction", "confidence", "version")
+"""Of a served prediction."""
 Origin = Literal["predictions", "source", "nothing"]
 
 
@@ -209,8 +211,9 @@ class _Window:
 
 
 def _window(session: Session, look: _Look, version: int, source: Any | None, known: Baseline) -> _Window:
-    served = served_rows(session, look.workspace, look.trained_by, look.seconds)
-    if served is not None:
+    logged = served_rows(look.workspace, look.model.name, look.trained_by, look.seconds)
+    if logged is not None:
+        served = session.load(logged)
         answers = served.filter(served[VERSION] == version)
         return _counted(session, look, known, "predictions", served, answers)
     if source is None or not look.model.source.time:
@@ -257,43 +260,37 @@ def profile_of(session: Session, rows: Any, known: Baseline, names: Sequence[str
     return profiles.profiled(baseline.count(session, rows, grids, dict.fromkeys(categories), kinds), bins)
 
 
-def served_rows(session: Session, workspace: Workspace, model: ModelFile, seconds: tuple[float, float]) -> Any | None:
-    """Served predictions of a time as an Ibis table: the contract's columns, `prediction`, `confidence` and `@version`.
+def served_rows(workspace: Workspace, name: str, model: ModelFile, seconds: tuple[float, float]) -> Any | None:
+    """Served predictions of a time as Arrow batches: the contract's columns, `prediction`, `confidence` and `@version`; a few
+    in memory at a time. None if there is none.
 
-    None if there is none.
+    Parameters
+    ----------
+    name : whose predictions. `model` : the model file of the version's time.
     """
-    blocks = workspace.predictions.blocks(model.name, *seconds)
-    first = next(blocks, None)
-    return None if first is None else session.load(_arrow(model, first, blocks))
-
-
-def _arrow(model: ModelFile, first: list[Logged], blocks: Iterator[list[Logged]]) -> Any:
-    """Blocks of predictions as Arrow batches: a few in memory at a time."""
     import pyarrow as pa
 
-    start = _block(model, first)
-
-    def batches() -> Iterator[Any]:
-        yield from start.to_batches()
-        for block in blocks:
-            yield from _block(model, block).to_batches()
-
-    return pa.RecordBatchReader.from_batches(start.schema, batches())
+    blocks = (_block(model, found) for found in workspace.predictions.columns(name, READ, *seconds))
+    first = next(blocks, None)
+    if first is None:
+        return None
+    batches = (batch for block in chain([first], blocks) for batch in block.to_batches())
+    return pa.RecordBatchReader.from_batches(first.schema, batches)
 
 
-def _block(model: ModelFile, rows: Sequence[Logged]) -> Any:
+def _block(model: ModelFile, found: Mapping[str, Sequence[Any]]) -> Any:
     import pyarrow as pa
     import pyarrow.json
 
     kinds = {name: pa.string() if column.type == "category" else pa.float64() for name, column in model.columns.items()}
-    lines = io.BytesIO("\n".join(row.record for row in rows).encode())
+    lines = io.BytesIO("\n".join(found["record"]).encode())
     options = pyarrow.json.ParseOptions(explicit_schema=pa.schema(kinds), unexpected_field_behavior="ignore")
     table = pyarrow.json.read_json(lines, parse_options=options).combine_chunks()
     number = not model.classes
     answers = {
-        PREDICTION: pa.array([float(row.prediction) if number else row.prediction for row in rows]),
-        CONFIDENCE: pa.array([row.confidence for row in rows], pa.float64()),
-        VERSION: pa.array([row.version for row in rows], pa.int64()),
+        PREDICTION: pa.array(map(float, found["prediction"]) if number else found["prediction"]),
+        CONFIDENCE: pa.array(found["confidence"], pa.float64()),
+        VERSION: pa.array(found["version"], pa.int64()),
     }
     for name, values in answers.items():
         if name not in kinds:
@@ -304,23 +301,37 @@ def _block(model: ModelFile, rows: Sequence[Logged]) -> Any:
 def source_rows(session: Session, source: Any, model: ModelFile, start: datetime, end: datetime) -> Any:
     """Rows of the source whose time lies in a window, cleaned, as an Ibis table of the contract's columns and `@key`."""
     contract = Contract.incoming(model, end)
-    rows = contracts.flagged(quality.complete(source, contract), contract, session.stage)
-    return quality.within(rows, start, end).select(contracts.KEY, *model.columns)
+    rows = contracts.cleaned(quality.complete(source, contract), contract, session.stage)
+    return session.stage(quality.within(rows, start, end).select(contracts.KEY, *model.columns))
 
 
 def rows_again(
-    session: Session, workspace: Workspace, model: ModelFile, trained_by: ModelFile, seen: Observation
-) -> Any | None:
-    """The rows that a look has seen, as an Ibis table of the contract's columns; None if they are gone.
+    workspace: Workspace, model: ModelFile, trained_by: ModelFile, seen: Observation
+) -> dict[str, NDArray[Any]] | None:
+    """The rows that a look has seen, as `values` of the contract's columns; None if they are gone.
 
     Parameters
     ----------
     trained_by : the model file of the version's time.
     """
+    found = _read_again(workspace, model, trained_by, seen)
+    if found is None:
+        return None
+    return {name: values(found[name], column.type) for name, column in trained_by.columns.items()}
+
+
+def _read_again(workspace: Workspace, model: ModelFile, trained_by: ModelFile, seen: Observation) -> Any | None:
     if seen.origin == "predictions":
-        return served_rows(session, workspace, trained_by, (seen.start.timestamp(), seen.end.timestamp()))
-    source, _ = _source(session, model) if seen.origin == "source" else (None, None)
-    return None if source is None else source_rows(session, source, trained_by, seen.start, seen.end)
+        logged = served_rows(workspace, model.name, trained_by, (seen.start.timestamp(), seen.end.timestamp()))
+        return None if logged is None else logged.read_all()
+    if seen.origin == "nothing":
+        return None
+    with workspace.tables.session() as session:
+        source, _ = _source(session, model)
+        if source is None:
+            return None
+        rows = source_rows(session, source, trained_by, seen.start, seen.end)
+        return session.arrow(rows.select(*trained_by.columns))
 
 
 def _answers(session: Session, look: _Look, rows: Any) -> Any:
