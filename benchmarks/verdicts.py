@@ -9,10 +9,12 @@ most tools use, on the same draws.
 
 import argparse
 from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
+from steward.config import Verify
 from steward.core import metrics, verification
 from steward.records import Skill
 
@@ -23,6 +25,7 @@ CLASSIFICATION = ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "log_l
 REGRESSION = ("rmse", "mae", "r2")
 PERCENTILE_RESAMPLES = 400
 BETTER_SKILL, BETTER_ERROR = 0.25, 0.92
+LOOKS = 4
 
 Array = NDArray[np.float64]
 Draw = tuple[Array, Array, Array]
@@ -51,7 +54,7 @@ def promoted(metric: str, draw: Draw, seed: int) -> bool:
     """What the gate says."""
     classes = CLASSES if metric in CLASSIFICATION else ()
     difference = metrics.paired(metric, *draw, classes, confidence=0.95, seed=seed)
-    return verification.champion(metric, difference, 0.0, 1).outcome == "pass"
+    return verification.champion(metric, difference, Verify(), 1).outcome == "pass"
 
 
 def percentile(metric: str, draw: Draw, generator: np.random.Generator) -> bool:
@@ -105,36 +108,36 @@ def accuracy_table(comparisons: int) -> None:
             print(f"{n:6,} {discordant:12.2f} {found[0]:8.2%} {found[1]:16.1%}")
 
 
-def skill(draw: Draw, seed: int) -> Skill:
-    """How much better the challenger's squared errors are, as `verification.skill_of` counts it."""
-    n = len(draw[0])
-    found = metrics.paired("brier", *draw, CLASSES, confidence=0.95, seed=seed)
-    return Skill(value=found.value, error=max((found.high - found.low) / (2 * 1.96), 1 / n), rows=n)
-
-
-def sequence_table(comparisons: int) -> None:
-    """The last of ten openings of a model, judged with those before it."""
-    print(f"\nthe last of ten openings, {comparisons:,} times each: share promoted, alone and with those before it")
-    print(f"{'nine before':>16} {'the last':>12} {'accuracy':>9} {'rows':>6} {'alone':>8} {'together':>9}")
+def looks_table(comparisons: int) -> None:
+    """An opening after four looks, each with its question; sealed rows are 15 % of all."""
+    print(
+        f"\nan opening after four looks, {comparisons:,} times each: share promoted, by the sealed rows alone and with the looks"
+    )
+    print(f"{'newer rows teach':>16} {'challenger':>12} {'accuracy':>9} {'sealed':>6} {'alone':>8} {'with looks':>11}")
     effects = {"equal": 0.0, "a little better": 0.08, "better": BETTER_SKILL, "worse": -BETTER_SKILL}
-    for before, last in (
-        ("equal", "equal"), ("a little better", "equal"), ("better", "equal"), ("better", "worse"),
-        ("a little better", "a little better"),
+    for taught, last in (
+        ("equal", "equal"), ("equal", "worse"), ("better", "equal"), ("better", "worse"), ("a little better", "a little better"),
+        ("better", "better"),
     ):  # fmt: skip
         for n in (150, 400, 1_500):
             alone = helped = 0
             gains = []
             for seed in range(comparisons):
                 generator = np.random.default_rng((seed, n, 7))
-                *earlier, newest = [classified(generator, n, effects[before if k < 9 else last]) for k in range(10)]
-                skills = [skill(draw, seed) for draw in (*earlier, newest)]
+                draws = [classified(generator, round(n * 0.85 / 0.15 / LOOKS), effects[taught]) for _ in range(LOOKS)]
+                looks = reduce(verification.pooled, (skill(draw, seed) for draw in draws))
+                newest = classified(generator, n, effects[last])
                 difference = metrics.paired("accuracy", *newest, CLASSES, confidence=0.95, seed=seed)
-                both = verification.together(skills, 0.95)
                 gains.append(difference.value)
-                alone += verification.champion("accuracy", difference, 0.0, 1).outcome == "pass"
-                helped += verification.champion("accuracy", difference, 0.0, 1, both).outcome == "pass"
-            shown = f"{alone / comparisons:8.1%} {helped / comparisons:9.1%}"
-            print(f"{before:>16} {last:>12.12} {np.mean(gains):+9.3f} {n:6,} {shown}", flush=True)
+                alone += verification.champion("accuracy", difference, Verify(), 1).outcome == "pass"
+                both = verification.champion("accuracy", difference, Verify(), 1, skill(newest, seed), looks)
+                helped += both.outcome == "pass"
+            shown = f"{alone / comparisons:8.1%} {helped / comparisons:11.1%}"
+            print(f"{taught:>16} {last:>12.12} {np.mean(gains):+9.3f} {n:6,} {shown}", flush=True)
+
+
+def skill(draw: Draw, seed: int) -> Skill:
+    return verification.skill("brier", *draw, CLASSES, seed=seed)
 
 
 def main() -> None:
@@ -143,7 +146,7 @@ def main() -> None:
     parser.add_argument("--percentile", action="store_true", help="beside the percentile bootstrap (slow)")
     options = parser.parse_args()
     accuracy_table(options.comparisons)
-    sequence_table(max(options.comparisons // 4, 1))
+    looks_table(max(options.comparisons // 4, 1))
     print(f"\nall metrics, {options.comparisons:,} simulated comparisons each")
     print(
         f"{'metric':18} {'rows':>6} {'equal':>8} {'better':>8}" + (f" {'percentile':>12}" if options.percentile else "")

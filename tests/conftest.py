@@ -1,6 +1,5 @@
 """Shared by all tests: workspaces of one's own, and what is made once per session because making it takes seconds."""
 
-import fcntl
 import json
 import os
 import random
@@ -15,17 +14,22 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # before NumPy loads
 
 import pytest
 from typer.testing import CliRunner, Result
+from xdist.scheduler import LoadFileScheduling
 
 from steward.cli import app
 from steward.config import Settings
 from steward.examples import deployments
+from steward.io.artifacts import Artifacts
+from steward.io.registry import Registry
+from steward.io.versions import LedgerRegistry
 from steward.io.workspace import Workspace
+from steward.replay.stage import ArtifactsHere
 from steward.standalone import AirflowApi, Site
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -43,13 +47,67 @@ verify: {detect: 0.3}
 """
 
 
+IN_AIRFLOW = ("tests/test_demo.py", "tests/test_pages_in_airflow.py", "tests/test_processes.py")
+"""Files with tests that need a started Airflow: they share one, and the last of them ends it."""
+LONG = (
+    "tests/test_replay.py",
+    "tests/test_steps.py",
+    "tests/steps/test_accuracy.py",
+    "tests/test_promises.py",
+    "tests/core/test_tuning.py",
+    "tests/test_identical_answers.py",
+)
+"""What takes longest begins first, so that no process is left alone with it at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a started Airflow takes longest and begins first."""
-    items.sort(key=lambda item: item.get_closest_marker("airflow") is None)
+    first = {file: place for place, file in enumerate((*IN_AIRFLOW, *LONG))}
+    items.sort(key=lambda item: first.get(_file_of(item.nodeid), len(first)))
+    lost = {_file_of(item.nodeid) for item in items if item.get_closest_marker("airflow")} - set(IN_AIRFLOW)
+    if lost:
+        raise pytest.UsageError(f"needs a started Airflow and is not in IN_AIRFLOW: {', '.join(lost)}")
+
+
+class _Files(LoadFileScheduling):
+    """A file's tests go to one process, and those of the files that share an Airflow too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return IN_AIRFLOW[0] if _file_of(nodeid) in IN_AIRFLOW else _file_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return _Files(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def _file_of(nodeid: str) -> str:
+    return nodeid.split("::", 1)[0]
 
 
 def workspace_in(home: Path) -> Workspace:
     return Workspace(Settings.from_environment({"STEWARD_HOME": str(home), "STEWARD_JOBS": "1"}))
+
+
+class PlainWorkspace(Workspace):
+    """A real one without what only people read, MLflow, and the trial of a version in a process of its own.
+
+    These are nine tenths of a small training, and no decision rests on them: for tests that are not about them.
+    """
+
+    explains = False
+
+    @cached_property
+    def registry(self) -> Registry:
+        return cast("Registry", LedgerRegistry(self.ledger))
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        return ArtifactsHere(self.store, self.settings.trusted_types)
+
+
+def plain_workspace_in(home: Path, *, explains: bool = False) -> Workspace:
+    made = PlainWorkspace(workspace_in(home).settings)
+    made.explains = explains
+    return made
 
 
 @pytest.fixture
@@ -280,20 +338,16 @@ def _write_company(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDemo]:
-    """A started Airflow for all tests of this process that need one; they are marked `airflow`."""
+    """A started Airflow for all tests that need one; they are marked `airflow`."""
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(OSError):  # somebody else has the port, which is as good
             taken.bind(("127.0.0.1", PORT))
             taken.listen()
-        with (tmp_path_factory.getbasetemp().parent / "airflow.lock").open("w") as turn:
-            # Two processes of one suite that look for free ports at once find the same ones.
-            fcntl.flock(turn, fcntl.LOCK_EX)
-            demo = PlayedDemo(tmp_path_factory.mktemp("company"))
-            with demo.process:
-                try:
-                    demo.listen()
-                    fcntl.flock(turn, fcntl.LOCK_UN)
-                    yield demo
-                finally:
-                    demo.process.terminate()
+        demo = PlayedDemo(tmp_path_factory.mktemp("company"))
+        with demo.process:
+            try:
+                demo.listen()
+                yield demo
+            finally:
+                demo.process.terminate()

@@ -7,6 +7,7 @@ store under an address that is the digest of the step's inputs, configuration an
 import hashlib
 import json
 from datetime import datetime
+from statistics import NormalDist
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -61,12 +62,32 @@ class File(Value):
     bytes: int
 
 
+def figure(value: float) -> str:
+    """A metric's value as sentences and pages have it: the same digits everywhere, and no more than tell values apart.
+
+    >>> figure(0.9), figure(23456.7), figure(0.0000123)
+    ('0.9000', '23,457', '1.2e-05')
+    """
+    if abs(value) >= 1_000:  # noqa: PLR2004
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.0001 else f"{value:.2g}"  # noqa: PLR2004
+
+
 class Estimate(Value):
     """A value with its confidence interval."""
 
     value: float
     low: float
     high: float
+
+    @property
+    def shown(self) -> str:
+        """As sentences have it.
+
+        >>> Estimate(value=0.9, low=0.88, high=0.92).shown
+        '0.9000 (0.8800 to 0.9200)'
+        """
+        return f"{figure(self.value)} ({figure(self.low)} to {figure(self.high)})"
 
 
 class Expectation(Value):
@@ -297,27 +318,35 @@ class Slice(Value):
 
 
 class Skill(Value):
-    """How much a challenger is better than the champion by its squared errors, which tell two models apart on fewer rows than
-    right and wrong do; positive is better. Classification: squared distance of the probabilities from the truth (Brier);
-    regression: the share of the champion's root mean squared error that is saved.
+    """How much one model is better than another on the same rows; positive is better.
+
+    Unless something else is said by squared errors, which tell two models apart on fewer rows than right and wrong do.
+    Classification: squared distance of the probabilities from the truth (Brier); regression: the share of the other's root
+    mean squared error that is saved.
     """
 
     value: float
     error: float
     """Standard error of `value`."""
-    rows: int
+    rows: float
+    """Rows that count: where old ones count less it need not be whole."""
 
+    @property
+    def chance(self) -> float:
+        """How sure it is that the value is above zero, one-sided.
 
-class Together(Value):
-    """What all openings of a model say of its newest challenger, together."""
+        >>> round(Skill(value=0.02, error=0.01, rows=100).chance, 3)
+        0.977
+        """
+        return NormalDist().cdf(self.value / self.error)
 
-    comparisons: int
-    """Openings in which a challenger met a champion, this one included."""
-    rows: int
-    difference: Estimate
-    """Of the newest challenger, as `Skill` measures it."""
-    sure: bool
-    """Whether they show that it is better: the whole interval is above zero, and its own opening points the same way."""
+    def interval(self, confidence: float) -> Estimate:
+        """
+        >>> Skill(value=0.02, error=0.01, rows=100).interval(0.95).low > 0
+        True
+        """
+        half = NormalDist().inv_cdf((1 + confidence) / 2) * self.error
+        return Estimate(value=self.value, low=self.value - half, high=self.value + half)
 
 
 class Test(Value):
@@ -337,8 +366,9 @@ class Test(Value):
     """Challenger minus champion (minus constant for a first version), paired; positive is better."""
     skill: Skill | None = None
     """Against the champion; None for a first version."""
-    together: Together | None = None
-    """The same in the light of earlier openings; None where there was none."""
+    asked: Skill | None = None
+    """What looks at the champion found before this opening, when they asked whether newer rows would teach a better model
+    (`DirectQuestion`); None where nobody asked."""
     discordance: float
     """Classification: share of rows on which exactly one of the two is right; the next run's planning uses it."""
     overlap: dict[str, int]
@@ -598,14 +628,24 @@ class NewFeatures(Record):
 
 
 class DirectQuestion(Value):
-    """Would the champion's own kind of model, trained on the newest labelled rows too, be better on recent rows?"""
+    """Would the champion's own kind of model, trained on the newest labelled rows too, be better on those that come next?
+
+    It is asked at look after look of one version, each time on rows that neither had learned from; the last answers count most.
+    """
 
     asked_at: datetime
+    """For the last time."""
     winner: str
     rows: int
-    """Recent rows that both answered; neither had learned from them."""
-    difference: Estimate
-    """New minus champion, paired; positive is better."""
+    """That both answered, in all looks."""
+    gain: Skill
+    """The same as `skill`, in the model's metric."""
+    skill: Skill
+    """New against champion, paired."""
+    until: dict[str, float] = {}
+    """How far rows were asked, seconds since 1970: of served predictions and of the source."""
+    units: File | None = None
+    """Of a source without time, the units that were asked."""
 
 
 class Shadow(Value):

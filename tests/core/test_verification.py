@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from steward.config import ModelFile
+from steward.config import ModelFile, Verify
 from steward.core import metrics, verification
-from steward.records import Estimate, Skill, Together
+from steward.records import Estimate, Skill
 
 CLASSES = ("no", "yes")
 
@@ -57,7 +57,7 @@ def opened(n=1_500, challenger=0.1, champion=0.12, seed=0):
     ],
 )
 def test_champion_gate(low, high, margin, outcome):
-    gate = verification.champion("accuracy", estimate(low, high), margin, 3)
+    gate = verification.champion("accuracy", estimate(low, high), Verify(margin=margin), 3)
     assert gate.outcome == outcome
     assert "champion version 3" in gate.detail
 
@@ -103,7 +103,7 @@ def test_gates_of_facts(gate, outcome):
 
 
 PASS, UNSURE, FAIL = (
-    verification.champion("accuracy", estimate(low, low + 0.01), 0, 1) for low in (0.01, -0.005, -0.03)
+    verification.champion("accuracy", estimate(low, low + 0.01), Verify(), 1) for low in (0.01, -0.005, -0.03)
 )
 
 
@@ -294,66 +294,59 @@ def skill(value, error=0.006, rows=300):
     return Skill(value=value, error=error, rows=rows)
 
 
-@pytest.mark.parametrize(
-    ("before", "last", "sure"),
-    [
-        pytest.param([], skill(0.01), False, id="one opening alone cannot tell"),
-        pytest.param([skill(0.01)] * 4, skill(0.01), True, id="the fifth small gain in a row"),
-        pytest.param([skill(0.01)] * 4, skill(0.008), True, id="a weak last one among steady gains"),
-        pytest.param([skill(0.01)] * 40, skill(0.007), False, id="one that shows too little by itself"),
-        pytest.param([skill(0.01)] * 40, skill(0.0), False, id="a tie after many gains"),
-        pytest.param([skill(0.12)], skill(0.0), False, id="one great gain does not promote a tie"),
-        pytest.param([skill(0.12), skill(0.11)], skill(0.0), False, id="nor do two"),
-        pytest.param([skill(0.0)] * 6, skill(0.0), False, id="a tie, again and again"),
-        pytest.param([skill(-0.01)] * 4, skill(0.01), False, id="trainings that lost"),
-        pytest.param([skill(-0.01)] * 4, skill(0.05), True, id="a great gain speaks for itself"),
-    ],
-)
-def test_openings_speak_together(before, last, sure):
-    found = verification.together([*before, last], 0.95)
-    assert found.sure == sure
-    assert (found.comparisons, found.rows) == (len(before) + 1, 300 * (len(before) + 1))
+def test_what_is_long_ago_counts_little():
+    """Ten comparisons without a gain, then ten that gain: the gain is seen, and not as if it had always been there."""
+    found = skill(0.0)
+    for value in [0.0] * 9 + [0.02] * 10:
+        found = verification.pooled(found, skill(value))
+    assert found.value == pytest.approx(0.02 * (1 - 0.9**10) / (1 - 0.9**20))
+    assert 300 * 8 < found.rows < 300 / (1 - verification.KEPT)
+    assert found.chance > 0.999
 
 
-def test_no_gain_promotes_seldom_and_small_steady_gains_at_last():
-    """Twelve trainings on 100 sealed rows each; one of them can see a gain of 0.005 in one case of twenty."""
+def test_a_champion_that_nothing_beats_is_seldom_called_beaten():
+    """Twelve comparisons of models that are equally good; the last word is wrong as often as it says."""
     generator = np.random.default_rng(0)
-
-    def promoted(gain, times=300):
-        last = []
-        for _ in range(times):
-            skills = [skill(generator.normal(gain, 0.005), 0.005, 100) for _ in range(12)]
-            last.append(verification.together(skills, 0.95).sure)
-        return np.mean(last)
-
-    assert promoted(0.0) <= 0.04
-    assert promoted(0.005) >= 0.3
+    called = []
+    for _ in range(2_000):
+        found = skill(generator.normal(0, 0.006))
+        for _ in range(11):
+            found = verification.pooled(found, skill(generator.normal(0, 0.006)))
+        called.append(found.interval(0.95).low > 0)
+    assert 0.015 <= np.mean(called) <= 0.035
 
 
 @pytest.mark.parametrize(
-    ("own", "all_openings", "outcome"),
+    ("own", "squared", "asked", "outcome"),
     [
-        ((-0.01, 0.03), (0.001, 0.01), "pass"),
-        ((-0.01, 0.03), (-0.001, 0.01), "unsure"),
-        ((-0.01, 0.03), (0.0, 0.0), "unsure"),
-        ((-0.03, -0.001), (0.001, 0.01), "fail"),
-        ((0.001, 0.03), (-0.01, -0.001), "pass"),
+        pytest.param((-0.01, 0.03), 0.002, (0.001, 0.01), "pass", id="the sealed rows agree with sure looks"),
+        pytest.param((-0.01, 0.03), -0.001, (0.001, 0.01), "unsure", id="its squared errors are larger"),
+        pytest.param((-0.03, 0.01), 0.002, (0.001, 0.01), "unsure", id="it looks worse by the metric"),
+        pytest.param((-0.01, 0.03), 0.002, (-0.001, 0.01), "unsure", id="looks that are not sure"),
+        pytest.param((-0.01, 0.03), 0.002, None, "unsure", id="nobody asked"),
+        pytest.param((-0.03, -0.001), 0.002, (0.001, 0.01), "fail", id="surely worse on the sealed rows"),
+        pytest.param((0.001, 0.03), -0.001, (-0.01, -0.001), "pass", id="sure by itself"),
     ],
 )
-def test_all_openings_help_where_the_own_rows_cannot_tell(own, all_openings, outcome):
-    found = Together(comparisons=5, rows=600, difference=estimate(*all_openings), sure=all_openings[0] > 0)
-    gate = verification.champion("accuracy", estimate(*own), 0.0, 3, found)
+def test_looks_help_where_the_sealed_rows_cannot_tell(own, squared, asked, outcome):
+    looks = asked and Skill(value=sum(asked) / 2, error=(asked[1] - asked[0]) / 2 / 1.96, rows=900)
+    gate = verification.champion("accuracy", estimate(*own), Verify(), 3, skill(squared), looks)
     assert gate.outcome == outcome
-    assert ("In 5 openings together, 600 sealed rows" in gate.detail) == (own == (-0.01, 0.03))
-    assert gate.figures["together_low"] == all_openings[0]
+    spoken = asked is not None and own[0] < 0 < own[1]
+    assert ("Looks found that newer rows teach" in gate.detail) == spoken
+    assert gate.detail.startswith("The challenger is better than champion version 3. ") == (
+        spoken and outcome == "pass"
+    )
+    if spoken:
+        assert gate.figures["asked_low"] == pytest.approx(asked[0], abs=1e-5)
 
 
 def test_squared_errors_are_compared_with_the_champions_only():
-    better = verification.skill_of(model_file(), opened(challenger=0.05, champion=0.2), seed=1)
+    better = assess(model_file(), opened(challenger=0.05, champion=0.2))[0].skill
     assert better.value - 2 * better.error > 0
     assert better.rows == 1_500
-    assert verification.skill_of(model_file(), opened(champion=None), seed=1) is None
-    same = verification.skill_of(model_file(), opened(challenger=0.1, champion=0.1), seed=1)
+    assert assess(model_file(), opened(champion=None))[0].skill is None
+    same = assess(model_file(), opened(challenger=0.1, champion=0.1))[0].skill
     assert (same.value, same.error) == (0.0, 1 / 1_500), "answers that are the same are no perfect knowledge"
 
 

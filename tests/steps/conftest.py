@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from steward.config import ModelFile
 from steward.io.predictions import Logged, new_id
 from steward.io.workspace import Workspace
 from steward.prediction import Model
+from tests.conftest import plain_workspace_in
 
 TRAINED = datetime(2026, 1, 1, tzinfo=UTC)
 """When the past ends and the champion is made."""
@@ -108,24 +110,18 @@ class Company:
 
 
 @pytest.fixture(scope="session")
-def trained_company(tmp_path_factory, new_workspace) -> Company:
+def trained_company(tmp_path_factory) -> Company:
     """Made once; take a copy."""
     home = tmp_path_factory.mktemp("company") / "home"
-    new_workspace(home)
-    company = Company(home, _workspace_in)
+    home.mkdir()
+    company = Company(home, partial(plain_workspace_in, explains=True))
     company.write(rows_of(1_500, TRAINED, days=30))
     made = pipeline.train(
-        company.workspace, company.model, at=TRAINED, reason="first version", by="test", run_id="first"
+        plain_workspace_in(home), company.model, at=TRAINED, reason="first version", by="test", run_id="first"
     )
     assert made.promotion is not None
     assert made.promotion.champion == 1
     return company
-
-
-def _workspace_in(home: Path) -> Workspace:
-    from steward.config import Settings
-
-    return Workspace(Settings.from_environment({"STEWARD_HOME": str(home), "STEWARD_JOBS": "1"}))
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 
 from steward import Model, operations, pipeline, steps
-from steward.config import ModelFile, Settings
+from steward.config import ModelFile
 from steward.core import splitting
 from steward.errors import StewardError
 from steward.io.predictions import Logged, new_id
-from steward.io.workspace import Workspace
 from steward.records import Accuracy, Decision, Reference, Roles
 from steward.serving.schemas import encode
-from steward.steps import labelled, promotion
+from steward.steps import labelled, promotion, question
 from steward.steps.opening import Contestant
+from tests.conftest import plain_workspace_in
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -59,7 +59,7 @@ class Place:
 
     def __init__(self, home, split="key"):
         self.home = home
-        self.workspace = Workspace(Settings.from_environment({"STEWARD_HOME": str(home), "STEWARD_JOBS": "1"}))
+        self.workspace = plain_workspace_in(home)
         self.model = ModelFile.parse(MODEL.replace("HOME", str(home)).replace("SPLIT", split))
 
     def change(self, **sections):
@@ -82,17 +82,13 @@ class Place:
         logged = []
         for (_, row), (_, answer) in zip(frame.iterrows(), given.iterrows(), strict=True):
             at = row["at"].timestamp()
-            probabilities = {name: float(answer[f"probability_{name}"]) for name in self.model.classes}
-            kept = {
-                "prediction": answer["prediction"],
-                "confidence": float(answer["confidence"]),
-                "probabilities": probabilities,
-            }
+            kept = {"prediction": answer["prediction"], "confidence": float(answer.get("confidence", 0))}
+            kept["probabilities"] = {name: float(answer[f"probability_{name}"]) for name in self.model.classes}
             record = {"files": row["files"], "stage": row["stage"]}
             logged.append(
                 Logged(
                     new_id(at), "risk", at, version, row["id"], encode(record).decode(), encode(kept).decode(),
-                    answer["prediction"], float(answer["confidence"]), more.get("action", "proceed"),
+                    str(answer["prediction"]), kept["confidence"], more.get("action", "proceed"),
                     more.get("control", False), None,
                 )
             )  # fmt: skip
@@ -122,12 +118,11 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def champions(tmp_path_factory, new_workspace):
+def champions(tmp_path_factory):
     """Homes with a champion, by how rows are split."""
     made = {}
     for split in ("key", "time"):
         home = tmp_path_factory.mktemp(split) / "home"
-        new_workspace(home)
         place = Place(home, split)
         place.add(rows(PAST, 0, START - 60 * DAY, 60, seed=1), "past")
         assert place.train(START, "first").promotion.champion == 1
@@ -229,6 +224,17 @@ def test_a_window_whose_labels_are_thirty_percent_in_raises_no_alarm(place):
     assert found.watch["windows"] >= 5
 
 
+def test_labels_that_come_after_months_are_read(place):
+    """Of the newest predictions none has an outcome yet, and says nothing about when outcomes come."""
+    served = place.serve(rows(1_000, 9_000, START, 250, seed=2))
+    for day in range(100, 250, 10):
+        due = served["at"].between(START + (day - 100) * DAY, START + (day - 90) * DAY)
+        place.outcomes(served[due], START + day * DAY)
+    found = place.look(START + 245 * DAY)
+    assert found.ripe_after == pytest.approx(100 * 86_400, rel=0.1)
+    assert found.live.low < served["right"].mean() < found.live.high
+
+
 def test_rows_whose_labels_are_all_here_are_read_however_young(place):
     served = place.serve(rows(400, 9_000, START, 0.01, seed=2))
     place.outcomes(served, START + timedelta(minutes=15))
@@ -257,7 +263,7 @@ def test_a_changed_world_asks_for_training_with_what_it_cost(place, monkeypatch)
     accuracy, drift, more = found.triggers
     assert (accuracy["kind"], drift["kind"], more["kind"]) == ("accuracy", "concept_drift", "new_rows")
     assert accuracy["loss"] == pytest.approx(0.17, abs=0.08)
-    assert drift["loss"] == pytest.approx(0.17, abs=0.08)
+    assert 0.03 < drift["loss"] < 0.25, "what the older half of the month teaches"
     assert "training with the newest rows would help" in " ".join(found.says)
     assert "stage = prod" in found.moved[0]
     assert place.decision.train
@@ -298,21 +304,45 @@ def test_a_training_that_a_trigger_started_plans_with_the_loss(place):
     assert (found.version, triggers(found), found.new_rows) == (2, [], 0)
 
 
-def test_a_verdict_knows_the_openings_before_it(place):
-    """The first one met no champion; the third one speaks together with the second."""
-    openings = []
-    for number, limit in enumerate((300, 700), start=2):
-        at = START + number * 30 * DAY
-        place.add(rows(1_500, number * 10_000, at - 20 * DAY, 20, seed=number, limit=limit), f"new {number}")
-        place.train(at, f"training {number}")
-        openings.append(place.workspace.ledger.find("risk", "opening_result", str(number)).body)
-    second, third = openings
-    first = place.workspace.ledger.find("risk", "opening_result", "1").body
-    assert (first["skill"], first["together"], second["together"]) == (None, None, None)
-    assert second["skill"]["value"] - 2 * second["skill"]["error"] > 0
-    assert third["together"]["comparisons"] == 2
-    assert third["together"]["rows"] == second["rows"] + third["rows"]
-    assert third["skill"]["value"] != third["together"]["difference"]["value"]
+def test_what_looks_have_asked_is_part_of_the_verdict(place):
+    """The world changes; look after look says that newer rows teach a better model, and the verdict knows it."""
+    for day in range(6):
+        place.add(rows(300, 9_000 + 1_000 * day, START + day * DAY, 1, seed=day, limit=300), f"day {day}")
+        found = place.look(START + (day + 1) * DAY)
+    assert found.question.rows > 1_000
+    assert found.question.skill.rows < found.question.rows, "the first answers count less"
+    assert found.question.skill.chance > 0.99
+    place.train(START + 6 * DAY, "second")
+    test = place.workspace.ledger.find("risk", "opening_result", "2").body
+    assert test["asked"] == found.question.skill.as_json()
+    assert test["skill"]["rows"] == test["rows"]
+    assert place.workspace.ledger.find("risk", "opening_result", "1").body["asked"] is None, "nobody had looked"
+    assert place.look(START + 7 * DAY).question is None, "another version is another question"
+
+
+def test_a_question_is_asked_of_rows_that_nobody_learned_from(place, monkeypatch):
+    """And of each once: what teaches is older than what is asked, and never sealed."""
+    taught, asked = [], []
+    refit = question.tuning.refit
+    monkeypatch.setattr(
+        question.tuning, "refit", lambda *given, **more: taught.append(given[3]["files"]) or refit(*given, **more)
+    )
+    skill = question.verification.skill
+    monkeypatch.setattr(
+        question.verification, "skill", lambda *given, **more: asked.append(len(given[1])) or skill(*given, **more)
+    )
+    new = [rows(300, 9_000 + 1_000 * day, START + day * DAY, 1, seed=day) for day in range(3)]
+    open_rows = [frame[~place.sealed(frame)] for frame in new]
+    for day, frame in enumerate(new):
+        place.add(frame, f"day {day}")
+        found = place.look(START + (day + 1) * DAY)
+    assert found.question.rows == sum(map(len, open_rows))
+    assert asked == [len(frame) for frame in open_rows for _ in ("gain", "skill")]
+    for day, lesson in enumerate(taught):
+        assert set(lesson[PAST:]) == {value for frame in open_rows[:day] for value in frame["files"]}
+    few = rows(10, 20_000, START + 3 * DAY, 1, seed=9)
+    place.add(few, "few")
+    assert place.look(START + 4 * DAY).question == found.question, "ten rows are not worth a training"
 
 
 def test_new_rows_are_a_reason_as_a_share_of_what_the_last_training_had(place):
@@ -479,9 +509,8 @@ def houses(count, first, seed, noise=20.0, towns=(0, 150)):
 
 
 @pytest.fixture(scope="module")
-def towns(tmp_path_factory, new_workspace):
+def towns(tmp_path_factory):
     home = tmp_path_factory.mktemp("towns") / "home"
-    new_workspace(home)
     place = Place(home)
     place.model = ModelFile.parse(HOUSES.replace("HOME", str(home)))
     place.add(houses(1_500, 0, seed=1), "past")
@@ -509,7 +538,7 @@ def test_a_regression_of_groups_without_times(towns):
     assert triggers(third)[0] == "accuracy"
     assert third.triggers[0]["loss"] == pytest.approx(1 - third.verified.value / third.live.value)
     assert third.alarm_since is not None
-    assert third.question.difference.value < 0.05, "noise cannot be learned, and nobody pretends that it can"
+    assert third.question.gain.value < 0.05, "noise cannot be learned, and nobody pretends that it can"
 
 
 def test_a_control_share_speaks_for_those_that_were_acted_upon(place):
@@ -526,3 +555,49 @@ def test_a_control_share_speaks_for_those_that_were_acted_upon(place):
     found = place.look(START + 8 * DAY)
     assert (found.metric, triggers(found)) == ("accuracy", [])
     assert found.live.low < 1 - NOISE < found.live.high
+
+
+PRICES = HOUSES.replace("key: id}", "key: id, time: at}").replace("{by: group, group: stage}", "{by: key}")
+
+
+def prices(frame, slope=1.0):
+    """The same rows, whose outcome is a price that rises with `files`."""
+    drawn = np.random.default_rng(len(frame))
+    return frame.assign(outcome=100 + slope * frame["files"] + drawn.normal(0, 20, len(frame)))
+
+
+@pytest.fixture
+def market(tmp_path):
+    place = Place(tmp_path / "home")
+    place.model = ModelFile.parse(PRICES.replace("HOME", str(place.home)))
+    place.add(prices(rows(PAST, 0, START - 60 * DAY, 60, seed=1)), "past")
+    assert place.train(START, "first").promotion.champion == 1
+    return place
+
+
+def test_the_previous_version_of_a_regression_comes_back_if_it_was_better(market):
+    market.add(prices(rows(4_000, 9_000, START, 30, seed=2), slope=1.5), "a change")
+    assert market.train(START + 30 * DAY, "second").promotion.champion == 2
+    market.add(prices(rows(600, 30_000, START + 31 * DAY, 1, seed=4)), "that was gone")
+    found = market.look(START + 33 * DAY)
+    assert (found.version, found.shadow.version, found.shadow.rolled_back) == (2, 1, True)
+    assert found.shadow.difference.high < -0.5, "the share of the old one's error that the new one adds"
+    assert market.workspace.registry.aliases("risk") == {"champion": 1, "previous": 2}
+
+
+def test_a_control_share_speaks_for_a_regression_too(market):
+    """What is expensive is stopped and costs nothing then; the control share shows what it would have cost."""
+    market.change(serve={"actions": [{"when": "prediction > 600", "do": "stop"}], "control": 0.2})
+    frame = prices(rows(3_000, 9_000, START, 6, seed=2))
+    answered = Model(market.model, workspace=market.workspace).predict(frame[["files", "stage"]])["prediction"]
+    dear = answered > 600
+    control = np.random.default_rng(1).random(len(frame)) < 0.2
+    stopped = dear.to_numpy() & ~control
+    prevented = frame.assign(outcome=np.where(stopped, 0.0, frame["outcome"]))
+    for mask, done in ((~dear, "proceed"), (stopped, "stop"), (dear & control, "proceed")):
+        market.serve(prevented[mask], action=done, control=bool(control[mask].all()))
+    market.outcomes(prevented, START + 7 * DAY)
+    found = market.look(START + 8 * DAY)
+    assert (found.metric, triggers(found)) == ("mae", [])
+    assert found.live.low < (answered - frame["outcome"]).abs().mean() < found.live.high
+    assert (answered - prevented["outcome"]).abs().mean() > 10 * found.live.high, "what a mean over all rows would say"

@@ -15,6 +15,7 @@ from steward.errors import StoreUnavailable
 from steward.prediction import trained
 from steward.records import Drift
 from steward.steps import baseline, drifting, observation
+from tests.conftest import plain_workspace_in
 
 DAY = timedelta(days=1)
 FIRST = datetime(2026, 1, 2, tzinfo=UTC)
@@ -170,9 +171,9 @@ def prices(rng, until, count, days, low=0.0):
 
 
 @pytest.mark.parametrize(("low", "costs"), [(0.0, False), (700.0, True)])
-def test_a_drift_of_a_regression_has_an_expected_loss(tmp_path, new_workspace, low, costs):
+def test_a_drift_of_a_regression_has_an_expected_loss(tmp_path, low, costs):
     rng, table = np.random.default_rng(5), tmp_path / "rows.parquet"
-    workspace = new_workspace(tmp_path / "home")
+    workspace = plain_workspace_in(tmp_path / "home")
     model = ModelFile.parse(PRICES.replace("TABLE", str(table)))
     past = prices(rng, FIRST - DAY, 3_000, 30)
     past.to_parquet(table)
@@ -191,7 +192,7 @@ def test_a_drift_of_a_regression_has_an_expected_loss(tmp_path, new_workspace, l
         assert found.triggers[0]["loss_low"] == found.expected_loss.low
 
 
-def test_weekdays_are_compared_with_their_like(company, new_workspace, tmp_path):
+def test_weekdays_are_compared_with_their_like(company, tmp_path):
     """Five weeks with large files on Saturdays and Sundays only: the next Saturday is no news, a Monday like it is."""
 
     def days(first, count, seed):
@@ -204,7 +205,7 @@ def test_weekdays_are_compared_with_their_like(company, new_workspace, tmp_path)
         return pd.concat(frames)
 
     past = datetime(2026, 1, 1, tzinfo=UTC) - 35 * DAY
-    new_workspace(tmp_path / "new")
+    (tmp_path / "new").mkdir()
     company = type(company)(tmp_path / "new", company.make)
     company.write(days(past, 35, 1))
     at = datetime(2026, 1, 1, tzinfo=UTC)

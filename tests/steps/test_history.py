@@ -16,6 +16,7 @@ from steward.core.history import FEWEST_JUDGES, Lesson
 from steward.errors import CandidateFailed, ModelFileError
 from steward.io.workspace import Workspace
 from steward.records import Candidate, Challenger
+from tests.conftest import plain_workspace_in
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 DAYS, PER_DAY = 200, 10
@@ -54,12 +55,10 @@ def model_file(table: Path, train: dict[str, Any], *, classify: bool = True, **s
 
 
 @pytest.fixture
-def trained(
-    tmp_path: Path, new_workspace: Callable[[Path], Workspace]
-) -> Callable[..., tuple[Workspace, ModelFile, dict[str, Candidate]]]:
+def trained(tmp_path: Path) -> Callable[..., tuple[Workspace, ModelFile, dict[str, Candidate]]]:
     def train(frame: pd.DataFrame, train: dict[str, Any], **sections: Any) -> Any:
         frame.to_parquet(tmp_path / "rows.parquet")
-        workspace = new_workspace(tmp_path / "home")
+        workspace = plain_workspace_in(tmp_path / "home")
         model = model_file(tmp_path / "rows.parquet", train, **sections)
         roles = steps.split(workspace, model, steps.accept(workspace, model, at=AT))
         made = {
@@ -171,9 +170,9 @@ def test_an_estimator_without_sample_weights_has_no_recency_to_choose(trained):
     assert candidate.trials[0].params == {"history": "all"}, "its own defaults come first"
 
 
-def test_a_version_of_a_short_past_is_rebuilt_byte_for_byte(tmp_path, new_workspace):
+def test_a_version_of_a_short_past_is_rebuilt_byte_for_byte(tmp_path):
     rows_of(turned=True).to_parquet(tmp_path / "rows.parquet")
-    workspace = new_workspace(tmp_path / "home")
+    workspace = plain_workspace_in(tmp_path / "home")
     model = model_file(tmp_path / "rows.parquet", {"history": ["all", "60d"]}, name="turning")
     outcome = pipeline.train(workspace, model, at=AT, reason="test", by="test", run_id="1").as_json()
     version = outcome["version"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta, norm, t
 
 from steward.core import metrics
-from steward.records import Estimate, Reliability
+from steward.records import Estimate, Reliability, figure
 
 RIPE = 0.9
 """Share of the outcomes that will ever come which makes a window mature."""
@@ -366,8 +366,7 @@ class Fall:
     @property
     def sentence(self) -> str:
         name = "the floor" if self.against == "floor" else "what was verified"
-        shown = f"{self.live.value:.3f} ({self.live.low:.3f} to {self.live.high:.3f})"
-        return f"live {self.metric} {shown} is worse than {name}, {self.reference:.3f}"
+        return f"live {self.metric} {self.live.shown} is worse than {name}, {figure(self.reference)}"
 
 
 def fallen(live: Estimate, *, floor: float | None, verified: Estimate | None, metric: str = "accuracy") -> Fall | None:

@@ -5,9 +5,11 @@ a drift of the inputs proposes and an expected loss decides; a cause starts one 
 three challengers in a row that were no better, a person is asked instead.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import ceil
+from statistics import NormalDist
 from typing import Any, Literal
 
 from steward.config import Retrain
@@ -23,11 +25,15 @@ ATTEMPTS = 3
 """So often a cause may start a training that ends without a promotion; then a person is asked."""
 FOR_A_PERSON = ("circuit breaker", "attempts")
 """Rules that wait for somebody to look."""
-REST = 4
-"""Looks from one training to the next one that nothing but new rows asks for: a quarter of the looks train at most."""
+LOOKS = 4
+"""New rows alone train at a quarter of the looks at most: every look saves so much of a training."""
+SAVED = 3.0
+"""Trainings that can be saved up."""
+SURE = (0.95, 0.84)
+"""So surely the direct question has to say that training helps, with one training saved and with all that can be."""
 HARMLESS = 0.3
-"""A training for new rows alone is judged together with those before it. Its own sealed rows have to show that it does no
-harm: as many as find a difference of so much."""
+"""Whether newer rows teach a better model is known from the looks before. The sealed rows of a training for new rows alone
+have to show that it does no harm: as many as find a difference of so much."""
 WEEK = timedelta(days=7)
 TO_BEGIN = timedelta(minutes=15)
 """A training that was decided and has not begun by then is lost; the next look starts it again."""
@@ -44,6 +50,7 @@ class Trigger:
     cause : identity of what happened, such as `accuracy since 2026-03-01`; it stays the same while it goes on.
     loss : how much of the metric the cause is thought to cost, positive; None if unknown.
     loss_low : its lower confidence limit; a data drift needs it above 0.
+    sure : of new rows, how sure it is that training with them helps; 0.5 if nobody knows.
     """
 
     kind: Kind
@@ -53,6 +60,7 @@ class Trigger:
     evidence: dict[str, Any] = field(default_factory=dict)
     loss: float | None = None
     loss_low: float | None = None
+    sure: float = 0.5
 
     def as_json(self) -> dict[str, Any]:
         return {**vars(self), "at": self.at.isoformat()}
@@ -89,14 +97,14 @@ class Situation:
     Attributes
     ----------
     trainings : started so far, in order of time.
-    looks : at the model since the last one, this one included.
+    saved : trainings that looks have saved up for new rows, this one included; see `saved`.
     missing_rows : for a difference worth finding, how many labelled rows must still arrive before a verdict is possible.
     """
 
     trainings: tuple[Training, ...] = ()
     missing_rows: int = 0
     running: bool = False
-    looks: int = REST
+    saved: float = SAVED
     missing_for: Mapping[str, int] = field(default_factory=dict)
     """By cause, the same where a trigger has measured a loss: a large one takes fewer rows to verify."""
 
@@ -188,9 +196,8 @@ def _rules(policy: Retrain, trigger: Trigger, situation: Situation, at: datetime
         return
     if trigger.kind != "new_rows" and trigger.kind not in policy.on:
         yield Refusal(trigger, "retrain.on", f"{trigger.kind} is not among retrain.on of the model file")
-    if trigger.kind == "new_rows" and policy.continuous is None and situation.looks < REST:
-        why = f"new rows alone ask for a training at every {_th(REST)} look; this is the {_th(situation.looks)} since the last"
-        yield Refusal(trigger, "rest", why)
+    if trigger.kind == "new_rows" and policy.continuous is None:
+        yield from _rest(trigger, situation.saved)
     if trigger.kind == "data_drift" and not (trigger.loss_low or 0) > 0:
         yield Refusal(trigger, "expected loss", f"{trigger.reason}; it is not expected to cost anything")
     if _rejected_in_a_row(trainings) >= REJECTED_IN_A_ROW:
@@ -201,6 +208,32 @@ def _rules(policy: Retrain, trigger: Trigger, situation: Situation, at: datetime
     if missing > 0:
         why = f"{missing:,} more labelled rows are needed before a verdict is possible"
         yield Refusal(trigger, "sealed rows", why)
+
+
+def saved(happened: Iterable[Literal["look", "training"]]) -> float:
+    """Trainings for new rows that are saved up after all that happened, in its order.
+
+    >>> saved(["look"] * 4), saved(["look"] * 100), saved(["look"] * 8 + ["training", "look"])
+    (1.0, 3.0, 1.25)
+    """
+    left = 0.0
+    for one in happened:
+        left = min(SAVED, left + 1 / LOOKS) if one == "look" else max(0.0, left - 1)
+    return left
+
+
+def _rest(trigger: Trigger, left: float) -> Iterator[Refusal]:
+    if left < 1:
+        looks = ceil((1 - left) * LOOKS)
+        why = f"new rows alone train at a quarter of the looks at most; {looks} more must pass"
+        yield Refusal(trigger, "rest", why)
+        return
+    normal = NormalDist()
+    one, all_of_them = map(normal.inv_cdf, SURE)
+    needed = normal.cdf(one + (all_of_them - one) * (left - 1) / (SAVED - 1))
+    if trigger.sure < needed:
+        why = f"it is {trigger.sure:.0%} sure that training with the new rows helps; {needed:.0%} would be enough now"
+        yield Refusal(trigger, "expected gain", why)
 
 
 def _had(trigger: Trigger, before: Sequence[Training]) -> Iterator[Refusal]:
@@ -237,14 +270,6 @@ def _too_soon(policy: Retrain, trigger: Trigger, trainings: Sequence[Training], 
     if len(recent) >= policy.max_per_week:
         why = f"triggers have asked for {len(recent)} trainings within seven days; {policy.max_per_week} are allowed"
         yield Refusal(trigger, "budget", why, recent[0] + WEEK if recent else None)
-
-
-def _th(number: int) -> str:
-    """
-    >>> [_th(number) for number in (1, 2, 3, 4)]
-    ['1st', '2nd', '3rd', '4th']
-    """
-    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number, 'th') }"
 
 
 def _hours(duration: timedelta) -> str:

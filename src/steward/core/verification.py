@@ -5,7 +5,7 @@ A gate turns figures into pass, unsure or fail and one sentence. Nothing here re
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, hypot, sqrt
 from typing import Any, Literal
 
 import numpy as np
@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from steward.config import CLASSIFICATION_METRICS, REGRESSION_METRICS, ModelFile
+from steward.config import CLASSIFICATION_METRICS, REGRESSION_METRICS, ModelFile, Verify
 from steward.core import metrics
-from steward.records import Estimate, File, Gate, Skill, Slice, Test, Together
+from steward.records import Estimate, File, Gate, Skill, Slice, Test
 
 Outcome = Literal["pass", "unsure", "fail"]
 Array = NDArray[Any]
@@ -30,8 +30,8 @@ SLICE_VALUES = 50
 """A column's rarer values beyond this many share one line."""
 SLICE_BINS = 4
 """A number with more values than this many bins allows is cut at its quartiles."""
-OWN_VOICE = 0.9
-"""How sure the newest opening must be by itself, on one side, before earlier ones may complete it."""
+KEPT = 0.9
+"""How much a comparison counts after the next one: what happened long ago says little about now."""
 SKILLS = {"classification": "brier", "regression": "rmse"}
 
 VERDICTS: dict[Outcome, Literal["promote", "hold", "reject"]] = {"fail": "reject", "unsure": "hold", "pass": "promote"}
@@ -58,7 +58,7 @@ def examine(
     overlap: Mapping[str, int],
     predictions: File | None,
     seed: int,
-    earlier: Sequence[Skill] = (),
+    asked: Skill | None = None,
 ) -> Test:
     """The figures of an opening.
 
@@ -66,10 +66,9 @@ def examine(
     ----------
     version : of the champion; None for a first version, which is compared with the best constant.
     overlap : sealed rows that champion and challenger were trained on.
-    earlier : what earlier openings of this model showed, the oldest first.
+    asked : what the looks at the champion found, when they asked whether newer rows would teach a better model.
     """
     metric, classes, truth = model.metric, model.classes, opened.truth
-    skill = skill_of(model, opened, seed=seed)
     how: dict[str, Any] = {"confidence": model.verify.confidence, "seed": seed}
     opponent = opened.constant if opened.champion is None else opened.champion
     own = metrics.interval(metric, truth, opened.challenger, classes, **how)
@@ -84,8 +83,10 @@ def examine(
         if opened.champion is None
         else {"version": version, **metrics.interval(metric, truth, opened.champion, classes, **how).as_json()},
         difference=metrics.paired(metric, truth, opened.challenger, opponent, classes, **how),
-        skill=skill,
-        together=together([*earlier, skill], model.verify.confidence) if skill and earlier else None,
+        skill=None
+        if opened.champion is None
+        else skill(SKILLS[model.task], truth, opened.challenger, opened.champion, classes, seed=seed),
+        asked=None if opened.champion is None else asked,
         discordance=metrics.discordance(truth, opened.challenger, opponent, classes),
         overlap=dict(overlap),
         other={
@@ -98,51 +99,33 @@ def examine(
     )
 
 
-def skill_of(model: ModelFile, opened: Opened, *, seed: int) -> Skill | None:
-    """How much better the challenger's squared errors are than the champion's; None without a champion.
+def skill(metric: str, truth: Array, new: Array, old: Array, classes: Sequence[str], *, seed: int) -> Skill:
+    """How much better `new` answers than `old`, by `metric`, paired; shapes as in `metrics`.
 
     An error smaller than 1 / n is not believed: where both answer alike every row says the same.
     """
-    if opened.champion is None:
-        return None
-    n = len(opened.truth)
-    found = metrics.paired(
-        SKILLS[model.task], opened.truth, opened.challenger, opened.champion, model.classes, confidence=0.95, seed=seed
-    )
+    found = metrics.paired(metric, truth, new, old, classes, confidence=0.95, seed=seed)
     error = (found.high - found.low) / (2 * float(norm.ppf(0.975)))
-    return Skill(value=found.value, error=max(error, 1 / n), rows=n)
+    return Skill(value=found.value, error=max(error, 1 / len(truth)), rows=len(truth))
 
 
-def together(skills: Sequence[Skill], confidence: float) -> Together:
-    """The last of several comparisons in the light of those before it.
+def pooled(before: Skill, now: Skill) -> Skill:
+    """Comparisons with the same champion, one after the other; what was found before counts `KEPT` as much as at its time.
 
-    How much new versions of a model gain over the champions of their time differs from training to training by so much as
-    the comparisons show beyond their own errors (DerSimonian and Laird 1986), and the last one is drawn to their mean by the
-    share that its own error has in what it shows (empirical Bayes: Morris 1983). Trainings that gain alike speak for each
-    other; where one gained and others did not each speaks for itself. Earlier openings complete what the last one shows and
-    do not replace it: it must show a gain by itself, with the confidence `OWN_VOICE`.
+    Each stands for its rows, so that a mean over all of them is estimated (stratified, as the rows of each are new).
 
-    >>> steady = [Skill(value=0.01, error=0.006, rows=300)] * 4
-    >>> [found.sure for found in (together(steady[:1], 0.95), together(steady, 0.95))]
-    [False, True]
-    >>> tie = Skill(value=0.0, error=0.006, rows=300)
-    >>> together([*steady, tie], 0.95).sure
-    False
+    >>> first = Skill(value=0.01, error=0.01, rows=100)
+    >>> both = pooled(first, first)
+    >>> both.value, round(both.error, 4), both.rows
+    (0.01, 0.0071, 190.0)
     """
-    values, variances = np.array([one.value for one in skills]), np.array([one.error for one in skills]) ** 2
-    weights = 1 / variances
-    spread = float((weights * (values - np.average(values, weights=weights)) ** 2).sum()) - (len(skills) - 1)
-    scale = float(weights.sum() - (weights**2).sum() / weights.sum())
-    between = max(0.0, spread / scale) if len(skills) > 1 else 0.0
-    weights = 1 / (variances + between)
-    mean = float(np.average(values, weights=weights))
-    drawn = float(variances[-1] / (variances[-1] + between))
-    value = (1 - drawn) * float(values[-1]) + drawn * mean
-    error = sqrt((1 - drawn) * float(variances[-1]) + drawn**2 / float(weights.sum()))
-    half = float(norm.ppf((1 + confidence) / 2)) * error
-    difference = Estimate(value=value, low=value - half, high=value + half)
-    sure = difference.low > 0 and skills[-1].value > float(norm.ppf(OWN_VOICE)) * skills[-1].error
-    return Together(comparisons=len(skills), rows=sum(one.rows for one in skills), difference=difference, sure=sure)
+    kept = KEPT * before.rows
+    rows = kept + now.rows
+    return Skill(
+        value=(kept * before.value + now.rows * now.value) / rows,
+        error=hypot(kept * before.error, now.rows * now.error) / rows,
+        rows=rows,
+    )
 
 
 def gates(
@@ -172,7 +155,7 @@ def gates(
     ]
     return (
         *(
-            [champion(metric, test.difference, rules.margin, test.champion["version"], test.together)]
+            [champion(metric, test.difference, rules, test.champion["version"], test.skill, test.asked)]
             if test.champion
             else []
         ),
@@ -229,42 +212,47 @@ def floor(metric: str, least: float, estimate: Estimate) -> Gate:
 
 
 def champion(
-    metric: str, difference: Estimate, margin: float, version: str | int, together: Together | None = None
+    metric: str,
+    difference: Estimate,
+    rules: Verify,
+    version: str | int,
+    skill: Skill | None = None,
+    asked: Skill | None = None,
 ) -> Gate:
     """Is the challenger better than the champion, or with a margin not worse by more than that?
 
     Passes if the whole interval lies above -margin; with margin 0 a tie is not enough. Fails if the whole interval
-    lies below -margin. Anything else is not enough evidence of its own; it passes if all openings together are `sure`.
+    lies below -margin. Anything else is not enough evidence of its own. It passes if looks at the champion have shown, with
+    `confidence`, that newer rows teach a better model, on rows that neither had learned, and the sealed rows agree: the
+    challenger is no worse on them by `metric`, and better by its squared errors.
+
+    Parameters
+    ----------
+    difference, skill : of the sealed rows.
+    asked : of the looks; None where nobody asked.
     """
+    margin = rules.margin
     outcome: Outcome = "pass" if difference.low > -margin else "fail" if difference.high < -margin else "unsure"
-    aim = "better than" if margin == 0 else f"at most {margin:g} worse than"
+    aim = f"{'better' if margin == 0 else f'at most {margin:g} worse'} than champion version {version}"
     words = {"pass": f"is {aim}", "unsure": f"cannot be told to be {aim}", "fail": f"is not {aim}"}
-    said = f"{words[outcome]} champion version {version}: {metric} difference {_shown(difference)}."
-    if outcome == "unsure":
-        said += _said(together)
-        outcome = "pass" if together and together.sure else outcome
-    return Gate(
-        name="champion",
-        outcome=outcome,
-        detail=f"On the same rows the challenger {said}",
-        figures={
-            "margin": margin,
-            "champion": version,
-            **difference.as_json(),
-            **(
-                {f"together_{name}": value for name, value in together.difference.as_json().items()} if together else {}
-            ),
-        },
-    )
+    detail = f"On the same rows the challenger {words[outcome]}: {metric} difference {_shown(difference)}."
+    figures = {"margin": margin, "champion": version, **difference.as_json()}
+    if outcome == "unsure" and asked and skill:
+        looks = asked.interval(rules.confidence)
+        figures |= {f"asked_{name}": value for name, value in looks.as_json().items()}
+        if looks.low > 0 and skill.value > 0 and difference.value >= 0:
+            outcome, detail = "pass", f"The challenger is {aim}. {_of_looks(looks)}. The sealed rows agree: "
+            detail += f"squared errors {skill.value:+.4f}, {metric} difference {_shown(difference)}."
+        else:
+            detail += f" {_of_looks(looks)}; of the sealed rows: {skill.value:+.4f}."
+    return Gate(name="champion", outcome=outcome, detail=detail, figures=figures)
 
 
-def _said(together: Together | None) -> str:
-    if together is None:
-        return ""
-    sure = "surely" if together.sure else "not surely"
+def _of_looks(found: Estimate) -> str:
+    sure = "surely" if found.low > 0 else "not surely"
     return (
-        f" In {together.comparisons} openings together, {together.rows:,} sealed rows, its squared errors are {sure} smaller: "
-        f"{_shown(together.difference)}."
+        f"Looks found that newer rows teach models whose squared errors are {sure} smaller than this champion's on labelled "
+        f"rows that neither had learned: {_shown(found)}"
     )
 
 

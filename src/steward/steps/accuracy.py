@@ -1,30 +1,24 @@
 """The accuracy step: how right the champion is, as far as it is known, and what that asks for."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from steward import inference
 from steward.config import ModelFile
-from steward.core import estimators, metrics, performance, tuning, verification
+from steward.core import metrics, performance, verification
 from steward.core.performance import Fall, Watch
 from steward.core.retraining import Kind, Trigger
-from steward.errors import ArtifactDamaged, CandidateFailed
 from steward.io.workspace import Workspace
 from steward.prediction import Model
 from steward.records import (
     Accuracy,
     DirectQuestion,
     Estimate,
-    File,
     Observation,
     Promotion,
     Reference,
@@ -32,22 +26,19 @@ from steward.records import (
     Shadow,
     Slice,
     Verdict,
+    figure,
 )
-from steward.steps.labelled import Champion, Found, Judged, find_labelled, trained_on
+from steward.steps.labelled import Champion, Found, Judged, find_labelled
+from steward.steps.looks import FEWEST_ROWS, keep_units, looks, unread
 from steward.steps.opening import Contestant, read_opened
 from steward.steps.promotion import enthrone
-from steward.steps.rows import learning_rows
+from steward.steps.question import ask
+from steward.steps.rows import trained_on
 
-FEWEST_ROWS = 50
-"""Fewer labelled rows decide nothing."""
 SHARE_OF_ALARMS = 0.25
 """Of `monitor.false_alarms_per_year`: one such share for falls, one for the watch; the rest belongs to drift."""
 LARGE_ERROR = 0.8
 """Regression: an answer counts as wrong if it is further off than this share of the verified ones."""
-ASK_AGAIN = 1.25
-"""A direct question is asked again when there are so many times more rows to answer it with."""
-LOOKED_BACK = 100
-"""Decisions among which the last look at this version is searched."""
 
 Mask = NDArray[np.bool_]
 
@@ -100,10 +91,10 @@ def _measured(workspace: Workspace, model: ModelFile, reference: Reference, at: 
     verified = _Verified(read_opened(workspace, trained, verdict.test), trained.classes, verdict)
     before = _before(workspace, model, observed)
     found = find_labelled(workspace, model, champion, at=at, read_until=before.read_until if before else {})
-    unread, read_rows = _unread(workspace, found, before)
     rows = found.rows
+    new = unread(workspace, rows, before.read_until if before else {}, before.read_rows if before else None)
     window, start, end = _window(model, rows)
-    watch = _watched(workspace, model, before, verified, rows[unread])
+    watch = _watched(workspace, model, before, verified, rows[new])
     live = _live(model, rows[window], verified, watch)
     made = Accuracy(
         model=model.name,
@@ -120,64 +111,34 @@ def _measured(workspace: Workspace, model: ModelFile, reference: Reference, at: 
         live=live.reported if live else None,
         floor=live.floor if live else None,
         verified=live.verified if live else None,
-        **_estimated(workspace, model, champion, verified, observed, rows[unread]),
+        **_estimated(workspace, model, champion, verified, observed, rows[new]),
         slices=(slices := _slices(model, rows[window])),
         moved=_moved(slices, verdict),
         **_judged(rows[window], verified),
         ripe_after=found.ripe_after,
         watch=watch.as_json(),
         read_until=dict(found.ripe_until),
-        read=int(unread.sum()),
-        read_rows=read_rows,
+        read=int(new.sum()),
+        read_rows=keep_units(workspace, rows) or (before.read_rows if before else None),
         alarm_since=((before.alarm_since if before else None) or observed.end) if watch.alarm else None,
         new_rows=found.new_rows,
         sealed=found.sealed,
     )
     against = live.fall if live else None
     fallen_since = _fallen_since(before, made, against, observed.end)
-    question = _question(workspace, model, champion, rows, before, at) if watch.alarm else None
+    news = made.alarm_since is not None and (before is None or before.alarm_since is None)
+    question = ask(workspace, model, champion, found, before.question if before else None, anew=news, at=at)
     shadow = _shadow(workspace, model, champion, rows, at)
     made = made.model_copy(update={"fallen_since": fallen_since, "question": question, "shadow": shadow})
     triggers = tuple(_triggers(workspace, model, champion, made, against, at))
-    said = tuple(_says(made, against, found))
+    said = tuple(_says(model, made, against, found))
     return made.model_copy(update={"triggers": tuple(one.as_json() for one in triggers), "says": said})
 
 
 def _before(workspace: Workspace, model: ModelFile, observed: Observation) -> Accuracy | None:
     """The last look at the same version that led to a decision."""
-    for entry in workspace.ledger.entries(model.name, "decision", newest_first=True, limit=LOOKED_BACK):
-        part = entry.body["parts"].get(Accuracy.kind)
-        if part is None or datetime.fromisoformat(entry.subject) >= observed.end:
-            continue
-        try:
-            found = workspace.load(Accuracy, Reference.model_validate(part))
-        except ArtifactDamaged:
-            continue
-        if found.version == observed.version:
-            return found
-    return None
-
-
-def _unread(workspace: Workspace, found: Found, before: Accuracy | None) -> tuple[Mask, File | None]:
-    """Rows that the watch has not read, and for a source without time the units of all that it has read by then."""
-    rows, read = found.rows, before.read_until if before else {}
-    undated = np.isnan(rows.times)
-    later = rows.times >= np.where(
-        rows.served, read.get("served", -np.inf), np.nextafter(read.get("source", -np.inf), np.inf)
-    )
-    if not undated.any():
-        return later, before.read_rows if before else None
-    known = trained_on(workspace, before.read_rows) if before and before.read_rows else np.zeros(0, np.uint64)
-    numbers = np.ascontiguousarray(rows.keys[:, :8]).view(">u8").ravel().astype(np.uint64)
-    with workspace.store.scratch() as folder:
-        kept = _put_units(workspace, rows.keys[undated], folder)
-    return np.where(undated, ~np.isin(numbers, known), later), kept
-
-
-def _put_units(workspace: Workspace, units: NDArray[np.uint8], folder: Path) -> File:
-    path = folder / "read.parquet"
-    pd.DataFrame({"unit": sorted(unit.tobytes() for unit in units)}).to_parquet(path, index=False)
-    return workspace.store.put(path, path.name)
+    mine = looks(workspace, model.name, observed.version)
+    return next((found for entry, found in mine if datetime.fromisoformat(entry.subject) < observed.end), None)
 
 
 def _window(model: ModelFile, rows: Judged) -> tuple[Mask, datetime | None, datetime | None]:
@@ -240,7 +201,7 @@ def _interval(metric: str, rows: Judged, classes: tuple[str, ...], confidence: f
 
 
 def _watched(
-    workspace: Workspace, model: ModelFile, before: Accuracy | None, verified: _Verified, unread: Judged
+    workspace: Workspace, model: ModelFile, before: Accuracy | None, verified: _Verified, fresh: Judged
 ) -> Watch:
     """The watch after the rows that it has not read yet; how much windows differ was learned under versions before, too."""
     if before:
@@ -249,20 +210,16 @@ def _watched(
         errors = verified.wrong(verified.opened.truth, verified.opened.challenger)
         patience = model.monitor.looks_per_year / (SHARE_OF_ALARMS * model.monitor.false_alarms_per_year)
         watch = Watch.of(errors=int(errors.sum()), rows=len(errors), patience=patience, steps=_steps(workspace, model))
-    count = performance.effective(unread.weights)
+    count = performance.effective(fresh.weights)
     if not count:
         return watch
-    rate = float(np.average(verified.wrong(unread.truth, unread.answers), weights=unread.weights))
+    rate = float(np.average(verified.wrong(fresh.truth, fresh.answers), weights=fresh.weights))
     return watch.after(errors=rate * count, rows=count)
 
 
 def _steps(workspace: Workspace, model: ModelFile) -> tuple[float, ...]:
     """What the last look, at whatever version, knew of how much windows differ."""
-    for entry in workspace.ledger.entries(model.name, "decision", newest_first=True, limit=LOOKED_BACK):
-        if part := entry.body["parts"].get(Accuracy.kind):
-            with suppress(ArtifactDamaged):
-                return Watch.read(workspace.load(Accuracy, Reference.model_validate(part)).watch).steps
-    return ()
+    return next((Watch.read(found.watch).steps for _, found in looks(workspace, model.name)), ())
 
 
 def _estimated(
@@ -270,11 +227,12 @@ def _estimated(
 ) -> dict[str, Any]:
     """The estimate before labels, of what was served in the look, or else of the rows that are new."""
     since, until = observed.start.timestamp(), observed.end.timestamp()
+    said = "confidence" if verified.classes else "prediction"
     logged = [
-        row.confidence if verified.classes else float(row.prediction)
-        for block in workspace.predictions.blocks(model.name, since, until)
-        for row in block
-        if row.version == champion.number
+        answer
+        for block in workspace.predictions.columns(model.name, ("version", said), since, until)
+        for version, answer in zip(block["version"], block[said], strict=True)
+        if version == champion.number
     ]
     answers = np.array(logged, dtype=float) if logged else new.answers.max(axis=1) if verified.classes else new.answers
     level = model.verify.confidence
@@ -313,9 +271,8 @@ def _moved(slices: tuple[Slice, ...], verdict: Verdict) -> tuple[str, ...]:
             and performance.fallen(one.challenger, floor=None, verified=was, metric=verdict.test.metric)
         )
         if fall:
-            shown = (
-                f"{one.column} = {one.value}: {fall.live.value:.3f} on {one.rows:,} rows, verified {fall.reference:.3f}"
-            )
+            told = figure(fall.live.value), figure(fall.reference)
+            shown = f"{one.column} = {one.value}: {told[0]} on {one.rows:,} rows, verified {told[1]}"
             found.append((fall.loss.value, shown))
     return tuple(shown for _, shown in sorted(found, reverse=True))
 
@@ -343,55 +300,6 @@ def _fallen_since(before: Accuracy | None, made: Accuracy, fall: Fall | None, en
     levels += [] if made.floor is None else [made.floor]
     back = all(performance.recovered(made.live.value, level, made.metric) for level in levels)
     return None if back else since
-
-
-def _question(
-    workspace: Workspace, model: ModelFile, champion: Champion, rows: Judged, before: Accuracy | None, at: datetime
-) -> DirectQuestion | None:
-    """Train the champion's own kind of model with one half of the new rows too, and let both answer the other half.
-
-    Rows in time order are taught by the older half only; otherwise each half is answered once. None with too few rows.
-    """
-    asked = before.question if before else None
-    half = len(rows) // 2
-    answered = half if model.split.by == "time" else len(rows)
-    if half < FEWEST_ROWS:
-        return asked
-    if asked and answered < ASK_AGAIN * asked.rows:
-        return asked
-    order = np.argsort(rows.times, kind="stable")
-    first = np.zeros(len(rows), dtype=bool)
-    first[order[:half] if model.split.by == "time" else order[::2]] = True
-    folds = [(first, ~first)] if model.split.by == "time" else [(first, ~first), (~first, first)]
-    try:
-        taught = [(_taught(workspace, model, champion, rows[learn], rows[answer]), answer) for learn, answer in folds]
-    except (CandidateFailed, ArtifactDamaged):
-        return asked
-    answers = np.concatenate([made for made, _ in taught])
-    held = np.concatenate([np.flatnonzero(answer) for _, answer in taught])
-    difference = metrics.paired(
-        model.metric, rows.truth[held], answers, rows.answers[held], model.classes,
-        confidence=model.verify.confidence, seed=0,
-    )  # fmt: skip
-    return DirectQuestion(asked_at=at, winner=champion.predictor.made.name, rows=len(held), difference=difference)
-
-
-def _taught(
-    workspace: Workspace, model: ModelFile, champion: Champion, new: Judged, asked: Judged
-) -> NDArray[np.float64]:
-    """Answers to `asked` of the champion's family and parameters, trained on its own rows and the new ones."""
-    made, trained = champion.predictor.made, champion.predictor.model
-    known = learning_rows(workspace, trained, made.roles, ("train", "validation"))
-    columns = list(trained.columns)
-    learned = pd.concat([known.frame, new.frame.reindex(columns=columns)], ignore_index=True)
-    truth = np.concatenate([known.truth, new.truth])
-    times = None if known.times is None else np.concatenate([known.times, np.nan_to_num(new.times, nan=-np.inf)])
-    how: dict[str, Any] = {"times": times, "seed": made.seed, "threads": workspace.settings.threads}
-    pipeline = tuning.refit(trained, made.name, made.params, learned, truth, **how)
-    kinds = dict(made.inputs)
-    rows = asked.frame.reindex(columns=columns)
-    answers = inference.pipeline_engine(pipeline, kinds)({name: rows[name].to_numpy() for name in kinds})
-    return estimators.align(answers, pipeline.classes_, model.classes) if model.classes else answers
 
 
 def _shadow(workspace: Workspace, model: ModelFile, champion: Champion, rows: Judged, at: datetime) -> Shadow | None:
@@ -422,7 +330,7 @@ def _shadow(workspace: Workspace, model: ModelFile, champion: Champion, rows: Ju
     begun = workspace.ledger.find(model.name, Promotion.kind, subject) is not None
     if not begun and (difference.high >= 0 or newest.sequence != entry.sequence):
         return found
-    why = f"on {found.rows:,} rows since its promotion it is worse than version {previous}: {model.metric} {_shown(difference)}"
+    why = f"on {found.rows:,} rows since its promotion it is worse than version {previous}: {model.metric} {difference.shown}"
     enthrone(
         workspace, _registered(workspace, model, previous), act="rollback",
         why=f"Version {champion.number}: {why}.", by="monitor", at=at, subject=subject,
@@ -447,12 +355,12 @@ def _triggers(
     if fall and made.fallen_since:
         cause = f"accuracy:v{made.version}:{made.fallen_since:%Y-%m-%dT%H:%M}"
         yield _trigger("accuracy", cause, fall.sentence, at, {**evidence, "live": fall.live.as_json()}, fall.loss)
-    gain = made.question.difference if made.question else None
+    gain = made.question.gain.interval(model.verify.confidence) if made.question else None
     if made.alarm_since and gain and gain.low > 0 and made.question:
         cause = f"concept_drift:v{made.version}:{made.alarm_since:%Y-%m-%dT%H:%M}"
         why = (
             f"answers are wrong more often since {made.alarm_since:%Y-%m-%d}, and with the newest rows the same kind of model "
-            f"is better by {_shown(gain)} {model.metric} on {made.question.rows:,} rows"
+            f"is better by {gain.shown} {model.metric} on {made.question.rows:,} rows"
         )
         yield _trigger("concept_drift", cause, why, at, evidence, gain)
     if model.retrain.new_rows is None:
@@ -462,7 +370,8 @@ def _triggers(
     if wanted is not None and made.new_rows >= wanted:
         cause = f"new_rows:{last.fingerprint[:12]}:{made.new_rows // wanted}"
         why = f"{made.new_rows:,} labelled rows since the last training; {wanted:,} are a reason"
-        yield Trigger("new_rows", cause, why, at, {"new_rows": made.new_rows})
+        sure = made.question.skill.chance if made.question else 0.5
+        yield Trigger("new_rows", cause, why, at, {"new_rows": made.new_rows}, sure=sure)
 
 
 def _trigger(kind: Kind, cause: str, reason: str, at: datetime, evidence: dict[str, Any], loss: Estimate) -> Trigger:
@@ -476,40 +385,36 @@ def _last_roles(workspace: Workspace, model: ModelFile, champion: Champion) -> R
     return workspace.load(Roles, roles)
 
 
-def _says(made: Accuracy, fall: Fall | None, found: Found) -> Iterator[str]:
+def _says(model: ModelFile, made: Accuracy, fall: Fall | None, found: Found) -> Iterator[str]:
     yield from found.says
     if made.live is None:
         yield "No labelled row whose time has come: live accuracy is not known."
     else:
         where = f"{made.start:%Y-%m-%d} to {made.end:%Y-%m-%d}" if made.start and made.end else "all new rows"
-        known = f"; verified {_shown(made.verified)}" if made.verified else ""
-        yield f"Live {made.metric} {_shown(made.live)} on {made.rows:,} labelled rows ({where}){known}."
+        known = f"; verified {made.verified.shown}" if made.verified else ""
+        yield f"Live {made.metric} {made.live.shown} on {made.rows:,} labelled rows ({where}){known}."
     if fall:
         yield f"{fall.sentence[0].upper()}{fall.sentence[1:]}, since {made.fallen_since:%Y-%m-%d}."
     if made.alarm_since:
-        yield f"Answers are wrong more often than verified, since {made.alarm_since:%Y-%m-%d}; {_answer(made.question)}."
+        yield f"Answers are wrong more often than verified, since {made.alarm_since:%Y-%m-%d}; {_answer(made.question, model.verify.confidence)}."
     yield from (f"Worse where {one}." for one in made.moved)
     if made.estimate:
         yield (
-            f"Before labels: {made.estimate_metric} {_shown(made.estimate)} is estimated from the champion's own answers; "
+            f"Before labels: {made.estimate_metric} {made.estimate.shown} is estimated from the champion's own answers; "
             "an estimate does not see that what is right has changed."
         )
     if made.shadow:
         back = "; it serves again" if made.shadow.rolled_back else ""
-        yield f"Compared with version {made.shadow.version} in shadow: {_shown(made.shadow.difference)} on {made.shadow.rows:,} rows{back}."
+        yield f"Compared with version {made.shadow.version} in shadow: {made.shadow.difference.shown} on {made.shadow.rows:,} rows{back}."
     if made.left_out:
         yield f"{made.left_out:,} labelled rows are sealed, or may become so, and were not looked at."
     if made.waiting:
         yield f"{made.waiting:,} predictions are too young to be read."
 
 
-def _answer(question: DirectQuestion | None) -> str:
+def _answer(question: DirectQuestion | None, confidence: float) -> str:
     if question is None:
         return "too few new rows to ask whether training would help"
-    gain = question.difference
+    gain = question.gain.interval(confidence)
     verdict = "would help" if gain.low > 0 else "would not help" if gain.high < 0 else "is not sure to help"
-    return f"training with the newest rows {verdict}: {_shown(gain)} on {question.rows:,} rows"
-
-
-def _shown(estimate: Estimate) -> str:
-    return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
+    return f"training with the newest rows {verdict}: {gain.shown} on {question.rows:,} rows"

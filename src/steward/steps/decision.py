@@ -1,10 +1,10 @@
 """The decision step: evidence → train now, or wait; on record, and one training per cause whoever decides at the same time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from math import ceil
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from steward.config import ModelFile
 from steward.core import retraining
@@ -180,16 +180,17 @@ def _situation(
         missing_rows=missing(None),
         missing_for={one.cause: missing(detect) for one in asked if (detect := _detect(one))},
         running=_running(entries, begun, at),
-        looks=_looks(entries),
+        saved=retraining.saved(_happened(entries, begun)),
     )
 
 
-def _looks(entries: Sequence[Entry]) -> int:
-    """Since the last training was asked for, this one included; enough where there was none."""
-    asked = [entry.sequence for entry in entries if entry.kind == "trigger"]
-    if not asked:
-        return retraining.REST
-    return 1 + sum(entry.kind == Decision.kind and entry.sequence > asked[-1] for entry in entries)
+def _happened(entries: Sequence[Entry], begun: Mapping[str, Training]) -> Iterator[Literal["look", "training"]]:
+    """Looks and trainings in their order, the look that decides now at the end."""
+    looks: list[tuple[datetime, Literal["look", "training"]]] = [
+        (entry.at, "look") for entry in entries if entry.kind == Decision.kind
+    ]
+    yield from (what for _, what in sorted([*looks, *((one.at, "training") for one in begun.values())]))
+    yield "look"
 
 
 def _missing_rows(workspace: Workspace, model: ModelFile, sealed: int | None) -> Callable[[float | None], int]:

@@ -24,14 +24,15 @@ from steward.io.predictions import Labelled, Logged, key_parts
 from steward.io.tables import Session
 from steward.io.workspace import Workspace
 from steward.prediction import Model
-from steward.records import File, Roles, Snapshot, Verdict
+from steward.records import Roles, Snapshot, Verdict
 from steward.steps import served
 from steward.steps.opening import Contestant
 from steward.steps.roles import Marked, given_roles, opened_roles
-from steward.steps.rows import learning_column
+from steward.steps.rows import learning_column, trained_on
 
-HISTORY = 60 * 86_400
-"""Seconds of predictions that teach when outcomes arrive."""
+HISTORIES = tuple(days * 86_400 for days in (60, 240, 960))
+"""Seconds of predictions that teach when outcomes arrive: of more where the newest ones do not tell, as their outcomes come
+months later."""
 
 Mask = NDArray[np.bool_]
 
@@ -107,12 +108,29 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Lessons:
+    """Labelled rows that came since the champion's snapshot and that the next training would learn from; n of each.
+
+    As in `Judged`; nothing is answered.
+    """
+
+    times: NDArray[np.float64]
+    units: splitting.Units
+    frame: pd.DataFrame
+    truth: NDArray[Any]
+
+    def __getitem__(self, kept: Mask) -> "Lessons":
+        return Lessons(self.times[kept], self.units[kept], self.frame[kept].reset_index(drop=True), self.truth[kept])
+
+
+@dataclass(frozen=True)
 class Found:
     """What is known at a moment.
 
     Attributes
     ----------
     rows : labelled and ripe, not sealed: everything of the window, and what was not read before.
+    lessons : labelled and ripe, not sealed: everything that the champion has not seen, as far as a training would.
     ripe_until : of `served` and `source`, the time up to which rows were taken, seconds since 1970.
     ripe_after : seconds after which most outcomes have come; None if it is not known.
     left_out : ripe rows that are sealed, or whose role nobody knows.
@@ -121,6 +139,7 @@ class Found:
     """
 
     rows: Judged
+    lessons: Lessons
     ripe_until: Mapping[str, float]
     ripe_after: float | None
     left_out: int
@@ -155,6 +174,7 @@ def find_labelled(
     rows = _answered(champion, model, fresh, taken) + answered[known]
     return Found(
         rows=rows,
+        lessons=_lessons(model, fresh, ripe & ~in_source, answered[known] if model.source.outcomes else None),
         ripe_until=_read_until(model, fresh.marks.times[taken], answered.times[known], read_until, until, read),
         ripe_after=ripe_after,
         left_out=int((ripe & others & in_source).sum() + (in_log | nameless).sum()),
@@ -170,10 +190,13 @@ def _ripe(workspace: Workspace, model: ModelFile, at: datetime, read: float) -> 
     All of a stretch may be read as soon as nearly all of its outcomes are here, however young it is.
     """
     now, final = at.timestamp(), model.label.mature_after.total_seconds()
-    pairs = workspace.predictions.arrivals(model.name, now - HISTORY, now, now)
-    made = np.array([time for time, _ in pairs], dtype=float)
-    came = np.array([np.nan if arrived is None else arrived for _, arrived in pairs], dtype=float)
-    ripe = performance.Maturity.of(now - made, np.maximum(came - made, 0)).ripe if len(made) else None
+    for history in HISTORIES:
+        pairs = workspace.predictions.arrivals(model.name, now - history, now, now)
+        made = np.array([time for time, _ in pairs], dtype=float)
+        came = np.array([np.nan if arrived is None else arrived for _, arrived in pairs], dtype=float)
+        ripe = performance.Maturity.of(now - made, np.maximum(came - made, 0)).ripe if len(made) else None
+        if ripe is not None:
+            break
     unread = (made >= read) & (made < now - final)
     if unread.any() and (~np.isnan(came[unread])).mean() >= performance.RIPE:
         return ripe, max(read, now - final)
@@ -201,8 +224,8 @@ def _served(
     labels = [item.outcome.label for item in items]
     rows = Judged(
         times=np.array([item.logged.at for item in items], dtype=float),
-        keys=_units(keys),
-        units=_units(texts),
+        keys=(units := _units(keys)),
+        units=units if texts is keys else _units(texts),
         frame=frame,
         truth=np.array(labels, dtype=object) if model.classes else np.array(labels, dtype=float),
         answers=_logged_answers(model, answers),
@@ -456,26 +479,12 @@ def _learned(workspace: Workspace, model: ModelFile, champion: Champion, rows: J
     return np.isin(splitting.numbers_of(rows.keys), trained_on(workspace, champion.predictor.made.trained_units))
 
 
-def trained_on(workspace: Workspace, units: File) -> NDArray[np.uint64]:
-    """The first halves of the units that a version learned from."""
-    column = workspace.tables.stored(workspace.store.fetch(units))["unit"].to_pylist()
-    return splitting.numbers_of(np.frombuffer(b"".join(column), np.uint8).reshape(-1, splitting.UNIT_BYTES))
-
-
 def _answered(champion: Champion, model: ModelFile, fresh: _Fresh, kept: Mask) -> Judged:
     """These fresh rows, answered by the champion now."""
-    import pyarrow as pa
-
+    frame, truth = _read(model, fresh, kept)
     shape = (0, len(model.classes)) if model.classes else (0,)
-    frame, truth, answers = learning_frame(model, []), np.zeros(0, dtype=object), np.zeros(shape)
-    if kept.any():
-        table = fresh.table.filter(pa.array(kept))
-        frame = pd.DataFrame(
-            {name: learning_column(table[name], column.type) for name, column in model.columns.items()}
-        )
-        truth = learning_column(table[contracts.LABEL], "category" if model.classes else "number")
-        answers = champion.contestant.answers(frame, model.classes)
-    rows = int(kept.sum())
+    answers = champion.contestant.answers(frame, model.classes) if len(frame) else np.zeros(shape)
+    rows = len(frame)
     return Judged(
         times=fresh.marks.times[kept],
         keys=fresh.marks.keys[kept],
@@ -485,6 +494,32 @@ def _answered(champion: Champion, model: ModelFile, fresh: _Fresh, kept: Mask) -
         answers=answers,
         served=np.zeros(rows, dtype=bool),
         weights=np.ones(rows),
+    )
+
+
+def _read(model: ModelFile, fresh: _Fresh, kept: Mask) -> tuple[pd.DataFrame, NDArray[Any]]:
+    """These fresh rows as a learning frame, and their truth."""
+    import pyarrow as pa
+
+    if not kept.any():
+        return learning_frame(model, []), np.zeros(0, dtype=object if model.classes else float)
+    table = fresh.table.filter(pa.array(kept))
+    frame = pd.DataFrame({name: learning_column(table[name], column.type) for name, column in model.columns.items()})
+    return frame, learning_column(table[contracts.LABEL], "category" if model.classes else "number")
+
+
+def _lessons(model: ModelFile, fresh: _Fresh, kept: Mask, logged: Judged | None) -> Lessons:
+    """Of the source, and of `source.outcomes` those that the source does not have."""
+    frame, truth = _read(model, fresh, kept)
+    found = Lessons(fresh.marks.times[kept], fresh.marks.units[kept], frame, truth)
+    if logged is None:
+        return found
+    alone = logged[~np.isin(splitting.numbers_of(logged.keys), splitting.numbers_of(fresh.marks.keys))]
+    return Lessons(
+        np.concatenate([found.times, alone.times]),
+        np.concatenate([found.units, alone.units]),
+        pd.concat([found.frame, alone.frame], ignore_index=True),
+        np.concatenate([found.truth, alone.truth]),
     )
 
 

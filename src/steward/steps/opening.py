@@ -16,6 +16,7 @@ from steward.inference import Predictor
 from steward.io.ledger import Entry
 from steward.io.workspace import Workspace
 from steward.records import Challenger, File, Reference, Roles, Skill, Test, Verdict
+from steward.steps.looks import looks
 from steward.steps.rows import rows_of
 
 ANSWERERS = ("challenger", "constant", "champion")
@@ -206,15 +207,18 @@ def _score_sealed(
         },
         predictions=_put_opened(workspace, model, units, opened),
         seed=made.seed,
-        earlier=_earlier_skills(workspace, model, roles.opening),
+        asked=_asked(workspace, model, champion.version, roles.opening) if champion else None,
     )
 
 
-def _earlier_skills(workspace: Workspace, model: ModelFile, opening: int) -> list[Skill]:
-    """What the openings before this one showed, those without a champion left out."""
-    entries = workspace.ledger.entries(model.name, "opening_result")
-    before = sorted((int(entry.subject), entry.body) for entry in entries if int(entry.subject) < opening)
-    return [Skill.model_validate(body["skill"]) for _, body in before if body.get("skill")]
+def _asked(workspace: Workspace, model: ModelFile, version: int | None, opening: int) -> Skill | None:
+    """What looks at the champion had found about newer rows when the sealed rows were claimed."""
+    claim = workspace.ledger.find(model.name, "opening", str(opening))
+    before = (
+        one for entry, one in looks(workspace, model.name, version) if claim is None or entry.sequence < claim.sequence
+    )
+    newest = next(before, None)
+    return newest.question.skill if newest and newest.question else None
 
 
 def _overlap(units: npt.NDArray[Any], contestant: Contestant) -> int:

@@ -11,7 +11,7 @@ import pandas as pd
 from steward.config import ModelFile
 from steward.core import contracts, history, splitting
 from steward.io.workspace import Workspace
-from steward.records import Reference, Roles, Snapshot
+from steward.records import File, Reference, Roles, Snapshot
 
 
 def rows_of(
@@ -43,6 +43,12 @@ def learning_column(column: Any, kind: str) -> npt.NDArray[Any]:
 
     values: npt.NDArray[Any] = (column if kind == "category" else column.cast(pa.float64())).to_numpy()
     return values
+
+
+def trained_on(workspace: Workspace, units: File) -> npt.NDArray[np.uint64]:
+    """The first halves of the units that a version learned from."""
+    column = workspace.tables.stored(workspace.store.fetch(units))["unit"].to_pylist()
+    return splitting.numbers_of(np.frombuffer(b"".join(column), np.uint8).reshape(-1, splitting.UNIT_BYTES))
 
 
 @dataclass(frozen=True)
