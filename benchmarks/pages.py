@@ -2,25 +2,29 @@
 
 A small training and a look are made for real. What they left in the ledger is then repeated, with other names and dates,
 for every model and every day: one observation and one decision per day, and every month a training with its trigger,
-snapshot, opening, result, verdict and promotion. Each page is asked for in a fresh process: `first` is its first answer,
-`again` the median of the next five, with the seconds of CPU, which other work on the machine does not change much; `peak` the most memory that the process ever had, that of Python, SQLAlchemy and
-Steward included. Views are what is read; pages are the same rendered, as a browser gets them, through the app in process
-by somebody who may see every model.
+snapshot, opening, result, verdict and promotion. Each page is asked for in a fresh process, through the application and
+as a browser gets it, by somebody who may see every model. `first` is its first answer in that process, after what a server
+does before anybody asks (`prepare`, the first line of the table); `again` the median of the next five. Seconds of CPU are
+those that other work on the machine does not change much; `peak` is the most memory that the process ever had, that of
+Python, SQLAlchemy and matplotlib included.
 
     python benchmarks/pages.py --models 300 --days 730
 """
 
 import argparse
+import asyncio
 import json
 import multiprocessing
+import re
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from sqlalchemy import insert
 
@@ -32,7 +36,6 @@ from steward.io.predictions import Logged, new_id
 from steward.io.workspace import Workspace
 from steward.prediction import Model
 from steward.records import canonical_json
-from steward.views import chain, decisions, drift, model, overview, sealed, version
 
 NAME = "deployment_risk"
 MODEL = """
@@ -187,29 +190,11 @@ def log_all(workspace: Workspace, names: list[str], until: datetime) -> None:
         write(workspace, [pattern._replace(prediction_id=new_id(at), model=name, at=at) for at in times])
 
 
-def views(home: Path, names: list[str], at: datetime, days: int) -> dict[str, Callable[[], Any]]:
-    """Every page by name: the worst case of each."""
-    workspace, pattern = workspace_in(home), ModelFile.parse(MODEL.replace("ROWS", f"{home}/data/*.parquet"))
-    models = [pattern.model_copy(update={"name": name}) for name in names]
-    one, newest = models[len(models) // 2], -(-days // 30)
-    every = frozenset(names)
-    rare = decisions.Filter(every, text="nobody wrote this")
-    narrow = decisions.Filter(every, kinds=("promotion",), since=BEGINS + DAY, until=BEGINS + 60 * DAY)
-    return {
-        "overview": lambda: overview.overview(workspace, models, at),
-        "overview, search": lambda: overview.overview(workspace, models, at, "falling"),
-        "model": lambda: model.model_page(workspace, one, at),
-        "distributions": lambda: drift.distribution(workspace, one, "files_changed", at),
-        "version": lambda: version.version_page(workspace, one, newest, at),
-        "two versions": lambda: version.compare(workspace, one, newest - 1, newest, at),
-        "decisions": lambda: decisions.decisions(workspace, decisions.Filter(every)),
-        "decisions of a model": lambda: decisions.decisions(workspace, decisions.Filter(models=[one.name])),
-        "decisions, kind and time": lambda: decisions.decisions(workspace, narrow),
-        "decisions, a text that is nowhere": lambda: decisions.decisions(workspace, rare),
-        "test rows": lambda: sealed.test_rows(workspace, one, at),
-        "chain, all of it (a button)": lambda: chain.verify_chain(workspace, by="ada", at=at),
-        "export of all (streamed)": lambda: sum(1 for _ in decisions.export(workspace, decisions.Filter())),
-    }
+class Idle:
+    """Has no question."""
+
+    def questions(self, *_: Any) -> list[Any]:
+        return []
 
 
 class Everybody:
@@ -230,51 +215,97 @@ class Everybody:
         return self.names
 
 
-def pages(home: Path, names: list[str], at: datetime, days: int) -> dict[str, Callable[[], Any]]:
-    """The same as a browser asks for it."""
-    from starlette.testclient import TestClient
-
-    from steward.pages.app import create_app
-
-    app = create_app(Everybody(names), None, workspace_in(home), b"benchmark")  # type: ignore[arg-type]
-    client, one, newest = TestClient(app), names[len(names) // 2], -(-days // 30)
-    addresses = {
+def pages(names: list[str], at: datetime, days: int) -> dict[str, str]:
+    """The address of every page: the worst case of each."""
+    one, newest = names[len(names) // 2], -(-days // 30)
+    return {
         "overview": "/",
+        "overview, search": "/?q=falling",
         "model": f"/models/{one}",
-        "model, 90 days": f"/models/{one}?since={(at - 90 * DAY):%Y-%m-%dT%H:%M:%SZ}",
+        "model, 90 days": f"/models/{one}?since={at - 90 * DAY:%Y-%m-%dT%H:%M:%SZ}",
         "distributions": f"/models/{one}/drift/files_changed?end={at:%Y-%m-%dT%H:%M:%SZ}",
         "version": f"/models/{one}/versions/{newest}",
         "two versions": f"/models/{one}/compare?left={newest - 1}&right={newest}",
+        "test rows": f"/models/{one}/test-rows",
+        "act": f"/models/{one}/act",
         "decisions": "/decisions",
         "decisions of a model": f"/decisions?model={one}",
+        "decisions, kind and time": f"/decisions?kind=promotion&since={BEGINS + DAY:%Y-%m-%d}&until={BEGINS + 60 * DAY:%Y-%m-%d}",
         "decisions, a text that is nowhere": "/decisions?text=nobody+wrote+this",
-        "test rows": f"/models/{one}/test-rows",
+        "all decisions as CSV (streamed)": "/decisions.csv",
+        "chain, all of it (a button)": "/chain",
     }
-    return {page: lambda address=address: got(client, address) for page, address in addresses.items()}  # type: ignore[misc]
 
 
-def got(client: Any, address: str) -> None:
-    answer = client.get(address)
-    if answer.status_code != 200:
-        raise SystemExit(f"{address}: {answer.status_code}\n{answer.text[:2000]}")
-
-
-SLOW = ("chain, all of it (a button)", "export of all (streamed)")
+SLOW = ("all decisions as CSV (streamed)", "chain, all of it (a button)")
 """Asked for once: nobody waits for them while a page loads."""
+NOBODY = "before anybody asks"
 
 
-def measured(kind: str, page: str, home: Path, names: list[str], at: datetime, days: int, answers: Any) -> None:
-    """In a process of its own: seconds of the first answer and of the next ones, and the peak of its memory."""
-    made = {"view": views, "page": pages}[kind]
-    ask, taken = made(home, names, at, days)[page], list[float]()
-    used = list[float]()
-    for _ in range(1 if page in SLOW else 1 + TIMES):
+def measured(page: str, address: str, home: Path, names: list[str], answers: Any) -> None:
+    """In a process of its own: seconds and CPU seconds of the first answer and of the next ones, and the peak of its memory."""
+    began, worked = time.perf_counter(), time.process_time()
+    from steward.pages.app import create_app, prepare
+
+    app = create_app(Everybody(names), Idle(), workspace_in(home), b"benchmark")  # type: ignore[arg-type]
+    prepare(app)
+    taken, used = [time.perf_counter() - began], [time.process_time() - worked]
+    if page != NOBODY:
+        taken, used = asyncio.run(asked(app, address, 1 if page in SLOW else 1 + TIMES))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
+    times = [one for found in (taken, used) for one in (found[0], statistics.median(found[1:] or found))]
+    answers.put((*times, peak))
+
+
+async def asked(app: Any, address: str, times: int) -> tuple[list[float], list[float]]:
+    """Seconds, and CPU seconds, of each answer."""
+    form, cookie = await filled_in(app) if address == "/chain" else (b"", b"")
+    taken, used = [], []
+    for _ in range(times):
         began, worked = time.perf_counter(), time.process_time()
-        ask()
+        status, _, _ = await answer(app, address, form, cookie)
         taken.append(time.perf_counter() - began)
         used.append(time.process_time() - worked)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
-    answers.put((taken[0], statistics.median(taken[1:] or taken), statistics.median(used[1:] or used), peak))
+        if status not in (200, 303):
+            raise SystemExit(f"{address}: {status}")
+    return taken, used
+
+
+async def answer(
+    app: Any, address: str, form: bytes = b"", cookie: bytes = b""
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Status, headers and the first piece of the body; whatever follows is thrown away, as it comes."""
+    path, _, query = address.partition("?")
+    headers = [
+        (b"accept", b"text/html"),
+        (b"host", b"steward"),
+        (b"sec-fetch-site", b"same-origin"),
+        (b"cookie", cookie),
+    ]
+    headers.append((b"content-type", b"application/x-www-form-urlencoded"))
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST" if form else "GET",
+        "scheme": "http", "server": ("steward", 80), "client": ("127.0.0.1", 1), "root_path": "", "headers": headers,
+        "path": path, "raw_path": path.encode(), "query_string": query.replace("+", "%20").encode(),
+    }  # fmt: skip
+    parts: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": form, "more_body": False}
+
+    async def send(part: dict[str, Any]) -> None:
+        if len(parts) < 2:
+            parts.append(part)
+
+    await app(scope, receive, send)
+    return parts[0]["status"], dict(parts[0]["headers"]), parts[1]["body"]
+
+
+async def filled_in(app: Any) -> tuple[bytes, bytes]:
+    """What the form of the decisions sends, and the cookie that belongs to it."""
+    _, headers, html = await answer(app, "/decisions")
+    fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', html.decode()))
+    return urlencode(fields).encode(), headers[b"set-cookie"].partition(b";")[0]
 
 
 def main() -> None:
@@ -306,17 +337,15 @@ def run(home: Path, count: int, days: int) -> None:
     total, _ = workspace.ledger.size()
     size = (home / "ledger.db").stat().st_size / 1e9
     print(f"\n{count} models, {days} days, {total:,} entries, {size:.2f} GB\n")
-    print("| | first s | again s | again CPU s | peak MiB |\n|---|---|---|---|---|", flush=True)
+    print("| page | first s | again s | first CPU s | again CPU s | peak MiB |\n|---|---|---|---|---|---|", flush=True)
     context = multiprocessing.get_context("spawn")
-    asked = [("view", page) for page in views(home, names, at, days)]
-    asked += [("page", page) for page in pages(home, names, at, days)]
-    for kind, page in asked:
+    for page, address in {NOBODY: "", **pages(names, at, days)}.items():
         answers = context.Queue()
-        process = context.Process(target=measured, args=(kind, page, home, names, at, days, answers))
+        process = context.Process(target=measured, args=(page, address, home, names, answers))
         process.start()
         process.join()
-        first, again, worked, peak = answers.get(timeout=1)
-        print(f"| {kind}: {page} | {first:.2f} | {again:.2f} | {worked:.2f} | {peak:,.0f} |", flush=True)
+        first, again, first_used, used, peak = answers.get(timeout=1)
+        print(f"| {page} | {first:.2f} | {again:.2f} | {first_used:.2f} | {used:.2f} | {peak:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -79,12 +79,12 @@ def pictures(workspace: Workspace) -> list[Picture]:
     column, end = _strongest(moved[len(moved) // 2].body["figures"]) if moved else ("files_changed", "")
     model = f"/models/{MODEL}"
     return [
-        Picture("overview", "/", 420),
+        Picture("overview", "/", 385),
         Picture("model", model, 1240),
         Picture("model-dark", model, 1240, theme="dark"),
         Picture("model-phone", model, 1500, width=NARROW),
         Picture("drift", model, 520, begins="#drift"),
-        Picture("answers", model, 640, begins="#answers"),
+        Picture("answers", model, 590, begins="#answers"),
         Picture("distribution", f"{model}/drift/{column}?end={end.replace('+', '%2B')}", 1050),
         Picture("version", f"{model}/versions/{champion}", 1240),
         Picture("lineage", f"{model}/versions/{champion}", 700, begins="#lineage"),

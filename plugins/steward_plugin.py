@@ -1,11 +1,13 @@
 """Steward's pages in Airflow's own web interface: in its menu, and as a tab of every DAG, run and task.
 
 Every process of Airflow executes this file, so that it imports nothing but what Airflow has loaded anyway. The pages are
-imported by the first request for one, in the API server; if that fails, their address says so and Airflow goes on.
+imported by the first request for one in the API server, usually that for their picture in the menu; if that fails, their
+address says so and Airflow goes on.
 """
 
 import logging
 from functools import cached_property
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -65,11 +67,13 @@ def make_pages(airflow: Any) -> Any:
 
     from steward.config import Settings
     from steward.io.workspace import Workspace
-    from steward.pages.app import create_app
+    from steward.pages.app import create_app, prepare
 
     workspace = Workspace(Settings.from_environment())
     key = f"steward's forms {get_signing_key('api', 'secret_key')}".encode()
-    return create_app(AirflowGate(), AirflowOrchestrator(airflow), workspace, key)
+    app = create_app(AirflowGate(), AirflowOrchestrator(airflow), workspace, key)
+    Thread(target=prepare, args=(app,), daemon=True).start()
+    return app
 
 
 class AirflowGate:

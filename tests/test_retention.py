@@ -6,6 +6,7 @@ import pytest
 from steward import retention
 from steward.config import ModelFile
 from steward.errors import SourceMissing, SourceUnreadable
+from steward.io.latencies import HOUR, Latency
 from steward.io.predictions import Logged, new_id
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -121,3 +122,10 @@ def test_the_command(described):
     says = described.ask("history", "risk", "--kind", "prune")["entries"][0]["says"]
     assert says.startswith("1 predictions and 0 outcomes older than 180d deleted by")
     assert described.run("prune", "risk", "--older-than", "soon").exit_code == 2
+
+
+def test_latencies_of_that_age_go_too(workspace, model, predicted):
+    old, young = (int((AT - timedelta(days=days)).timestamp()) // HOUR * HOUR for days in (60, 1))
+    workspace.latencies.write("a", {("risk", hour): Latency() for hour in (old, young)})
+    prune(workspace, model)
+    assert list(workspace.latencies.hours("risk", 0)) == [young]

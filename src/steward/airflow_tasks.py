@@ -390,7 +390,9 @@ def answer_of_person(answer: Mapping[str, Any]) -> dict[str, Any]:
 SUMMARIES: dict[str, Callable[[Any], str]] = {
     "snapshot": lambda it: f"{it.rows} rows: {it.accepted} accepted, {it.rejected} rejected",
     "roles": lambda it: f"{_counted(it.rows)}; {it.needed} sealed rows are needed",
-    "candidate": lambda it: f"{it.metric} {_interval(it.validation)}" if it.validation else f"failed: {it.error}",
+    "candidate": lambda it: (
+        f"{it.metric} {it.validation.shown} on validation rows" if it.validation else f"failed: {it.error}"
+    ),
     "selection": lambda it: f"{it.winner}: {it.reason}",
     "challenger": lambda it: f"{it.name} on {it.trained_rows} rows, served by {it.engine}: {it.parity.reason}",
     "verdict": lambda it: f"{it.verdict}: {'; '.join(it.reasons)}",
@@ -413,10 +415,6 @@ def summary_of(record: Record) -> str:
 
 def _counted(rows: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {role}" for role, count in rows.items())
-
-
-def _interval(estimate: Any) -> str:
-    return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f}) on validation rows"
 
 
 def links_of(workspace: "Workspace", record: Record) -> dict[str, str]:

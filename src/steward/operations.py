@@ -14,6 +14,7 @@ from steward.prediction import Model
 from steward.records import Accuracy, Challenger, Drift, Promotion, Reference
 from steward.views import states
 from steward.views.entries import describe as describe  # noqa: PLC0414 - what people call it by
+from steward.views.model import crownings
 from steward.views.overview import Row, Sealed, overview, sealed_rows
 
 NOT_MONITORED = "nobody has looked at it yet; `steward monitor` does"
@@ -214,12 +215,7 @@ def _standing(
     if number is None:
         return None
     version = workspace.registry.version(model.name, number)
-    crowned = [
-        entry.at
-        for entry in entries
-        if entry.kind == "promotion" and (entry.body["version"], entry.body["alias"]) == (number, "champion")
-    ]
-    since = max(crowned) if crowned else None
+    since = max((entry.at for entry in crownings(entries, number)), default=None)
     return {
         "version": number,
         "registered_at": version.at.isoformat(),

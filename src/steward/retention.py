@@ -72,6 +72,7 @@ def prune(
     body = {**pruning.as_json(), "by": by, "older_than": format_duration(older_than)}
     workspace.ledger.append(model.name, "prune", at.isoformat(), body, at)
     store.prune(model.name, before.timestamp(), only_copies)
+    workspace.latencies.prune(model.name, before.timestamp())
     return pruning
 
 

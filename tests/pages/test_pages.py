@@ -8,6 +8,9 @@ import sqlite3
 from datetime import UTC, datetime
 
 import pytest
+from fastapi.testclient import TestClient
+
+from steward.pages.app import create_app, prepare
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}"
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -119,6 +122,16 @@ def test_a_broken_model_file_is_named_and_hides_no_other(trained, pages):
     assert "broken.yaml" in overview
     assert "/models/risk" in overview
     assert client.get("/steward/models/broken").status_code == 409
+
+
+def test_what_is_done_before_anybody_asks_minds_no_broken_file(trained, pages):
+    (trained.models / "broken.yaml").write_text("name: broken\ntask: [", encoding="utf-8")
+    app = create_app(pages.gate, pages.notebook, trained.workspace, b"secret")
+    prepare(app)
+    pages.gate.models |= {"broken"}
+    overview = TestClient(app, headers={"x-person": "ana"}).get("/").text
+    assert "broken.yaml" in overview
+    assert "/models/risk" in overview
 
 
 def test_a_changed_model_file_is_read_again(trained, pages):

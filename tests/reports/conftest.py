@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
+from steward.io.latencies import Latency
 from steward.records import Estimate, Gate, Parity, QualityFinding, Reliability, Slice, TradeOff
 from steward.views.drift import Cell, Distribution, DriftMap, Look, Share
 from steward.views.governor import Asked, Governor
@@ -140,7 +141,8 @@ def model_page(looks: int = 54, text: str = "plain", **changes: Any) -> ModelPag
                 Day(BEGIN + timedelta(days=n), BEGIN + timedelta(days=n + 1), 80 + n % 7 * 10, 80.0 + n % 7 * 10)
                 for n in range(looks)
             ),
-            {text: 80}, capped=False, newest=BEGIN, latency_us=83.0, latency_allowed_ms=20, says=text,
+            {text: 80}, capped=False, newest=BEGIN, hours={BEGIN + timedelta(days=looks): Latency((8, 0, 2, *[0] * 14), 0.0031)},
+            latency_us=83.0, latency_allowed_ms=20, says=text,
         ),
         "governor": governor(text),
         "versions": (
@@ -164,7 +166,7 @@ def empty_model_page(**changes: Any) -> ModelPage:
         "timeline": Timeline("accuracy", True, (), (), 0, 1, None, None, "Nobody has looked yet."),
         "now": Judged("No outcome is known.", None, ()), "verified": Judged("Nothing was verified.", None, ()),
         "slices": (), "versions": (), "problems": (),
-        "traffic": Traffic((), {}, False, None, None, None, "Nothing was served."),
+        "traffic": Traffic((), {}, False, None, {}, None, None, "Nothing was served."),
         "governor": governor(
             says=None, decided_at=None, asked=(), sealed=None, needed=None, missing=None, new_rows=None,
             last_training=None, last_training_says=None, schedule=None, next_scheduled=None, next_look=None,
@@ -232,7 +234,7 @@ def comparison(text: str = "plain") -> Comparison:
     lines = (
         Compared("data", "rows accepted", "9,900", "11,800", same=False),
         Compared("training", "winner", text, text, same=True),
-        Compared("verification", "accuracy", "90.8 %", "91.2 %", same=False, better="right"),
+        Compared("verification", "accuracy", "0.9080", "0.9120", same=False, better="right"),
     )
     return Comparison("deployment_risk", version_page(1, text), version_page(3, text), lines, text)
 

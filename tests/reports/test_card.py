@@ -191,7 +191,7 @@ def test_stands_alone(regression: bool, verdict: str) -> None:
 def test_says_what_happened(without: list[str]) -> None:
     told = replace(run(), **dict.fromkeys(without))
     text = " ".join(Page(render(told)).text.split())
-    for fact in ("91.0 %", "+90.0 points", "decision tree", "1,485 sealed rows", "f" * 64, "steward reproduce"):
+    for fact in ("0.9100", "+0.9000", "decision tree", "1,485 sealed rows", "f" * 64, "steward reproduce"):
         assert fact in text
     assert ("Version 4 is the champion; version 3 was before" in text) is ("promotion" not in without)
 
@@ -217,7 +217,7 @@ def test_plots_have_text_alternatives_and_their_own_names() -> None:
     page = Page(render(run()))
     described = [attributes["aria-label"] for attributes in page.named("svg") if "aria-hidden" not in attributes]
     assert len(described) == 5
-    assert "decision tree: 90.0 % (88.0 % to 92.0 %)" in str(described)
+    assert "decision tree: 0.9000 (0.8800 to 0.9200)" in str(described)
     names = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
     assert len(names) == len(set(names))
 

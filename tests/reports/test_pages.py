@@ -111,8 +111,8 @@ def test_every_look_is_a_line_of_a_table(shown, views):
     newest = windows[-1]
     assert looks[0][:6] == [
         "3 March 2026, 00:00 UTC", "1",
-        f"{100 * newest.live.value:.1f} %{100 * newest.live.low:.1f} % to {100 * newest.live.high:.1f} %",
-        "480", "90.0 %89.0 % to 91.0 %", "85.0 %",
+        f"{newest.live.value:.4f}{newest.live.low:.4f} to {newest.live.high:.4f}",
+        "480", "0.90000.8900 to 0.9100", "0.8500",
     ]  # fmt: skip
     assert looks[-1][2] == "—"
     assert len(cells(past.all("table")[0])) == len(views.past(54).events)
@@ -138,12 +138,12 @@ def test_squares_lead_to_both_distributions(shown, views):
 def test_the_governor_says_what_it_has_seen_and_what_it_waits_for(shown):
     governor = shown("model").by_id("governor")
     assert "Waits (sealed rows): plain, until 17 January 2026" in governor.text
-    assert "Thought to cost 7.0 points of accuracy" in governor.text
+    assert "Thought to cost 0.0700 of accuracy" in governor.text
     told = {one.one("strong").text: one.one("span").text for one in governor.all("div", class_="wait")}
     assert told == {
         "Sealed rows": "310 of 420 sealed rows that a verdict needs",
         "New rows": "640 of 1,000 labelled rows since the last training",
-        "Cooldown": "1 day after a training that a trigger asked for; over",
+        "Cooldown": "over: 1 day after a training that a trigger asked for",
         "Budget": "1 of 3 trainings that triggers may ask for in seven days",
     }
     widths = [float(one.attributes["width"]) for one in governor.all("rect", class_="part")]
@@ -165,8 +165,8 @@ def test_confusion_now_and_at_verification(shown):
 
 def test_a_slice_that_is_worse_says_so_in_words(shown):
     worse, same = cells(shown("model").by_id("slices").one("table"))
-    assert worse[2:] == ["120", "80.0 %75.0 % to 85.0 %", "90.0 %88.0 % to 92.0 %", "▼ surely worse"]
-    assert same[-1] == "no sure change"
+    assert worse[2:] == ["120", "0.80000.7500 to 0.8500", "0.90000.8800 to 0.9200", "▼ surely worse"]
+    assert same[-1] == "too few rows to tell"
 
 
 def test_versions_can_be_compared(shown):
@@ -212,7 +212,7 @@ def test_a_regression_has_neither_confusion_nor_per_cent(views, frame, read):
     root = read(model_page.render(page, frame))
     assert not root.all("table", class_="confusion")
     assert root.by_id("answers").one("p", class_="empty").text == "No outcome is known."
-    assert cells(root.by_id("past").all("table")[1])[0][5] == "0.850"
+    assert cells(root.by_id("past").all("table")[1])[0][5] == "0.8500"
 
 
 def test_a_distribution_shows_shares_that_can_be_added_up(shown):
@@ -256,13 +256,13 @@ def test_a_version_that_was_not_verified_has_a_page(views, frame, read):
         rejected=None, roles={}, trained_rows=None, latency_us=None, bytes=None, commit=None, opening=None,
     )  # fmt: skip
     root = read(version_page.render(page, frame))
-    assert root.by_id("test").one("p", class_="empty").text == "It was not verified on sealed rows."
+    assert root.by_id("test").one("p", class_="empty").text == "The record of its test is not at hand."
 
 
 def test_a_comparison_says_which_side_is_better(shown):
     table = shown("compare").one("table", class_="compared")
     rows = cells(table)
-    assert rows[-1] == ["accuracy", "90.8 %", "91.2 % ✓ better"]
+    assert rows[-1] == ["accuracy", "0.9080", "0.9120 ✓ better"]
     assert [row.text for row in table.all("tr", class_="topic")] == ["data", "training", "verification"]
     assert [row.one("th").text for row in table.all("tr", class_="same")] == ["winner"]
 
@@ -285,3 +285,9 @@ def test_importing_the_pages_draws_nothing():
     code += "print([name for name in ('matplotlib', 'mlflow', 'sklearn', 'scipy', 'pandas', 'great_expectations') if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_live_latency_is_told_beside_the_verified_one(shown):
+    traffic = shown("model").by_id("traffic")
+    assert "at most 310 µs" in traffic.text
+    assert "83 µs for one prediction, by the model alone; 20 ms are allowed" in traffic.text

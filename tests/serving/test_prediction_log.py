@@ -85,7 +85,7 @@ def running(store: PredictionStore, spool: Path, body: Callable[[PredictionLog],
     asyncio.run(main())
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
@@ -192,25 +192,19 @@ def test_a_row_that_the_database_does_not_take_is_an_error_of_its_caller(store, 
 def test_while_the_database_is_locked_rows_are_spooled_in_order(store, spool, level):
     rows = [row(number) for number in range(400)]
     answers = []
-    slowest = 0.0
 
     async def body(log: PredictionLog) -> None:
-        nonlocal slowest
         waiting = iter(rows)
 
         async def write(count: int) -> None:
-            nonlocal slowest
-            for _ in range(count):
-                began = time.perf_counter()
-                answers.append(await log.write([next(waiting)], level, "spool"))
-                slowest = max(slowest, time.perf_counter() - began)
+            answers.extend([await log.write([next(waiting)], level, "spool") for _ in range(count)])
 
         await write(100)
         with locked(store):
-            await write(150)
+            await write(150)  # each returns while the database is locked
             assert log.away
             assert log.spooled == 150
-            await asyncio.sleep(2)
+            await asyncio.sleep(5 * prediction_log.RETRY)  # it is looked at in vain
             await write(50)
         await until(lambda: not log.away)
         assert log.spooled == 0
@@ -220,26 +214,18 @@ def test_while_the_database_is_locked_rows_are_spooled_in_order(store, spool, le
     assert answers == [True] * 100 + [False] * 200 + [True] * 100
     assert stored(store) == [item.prediction_id for item in rows]
     assert list(spool.iterdir()) == []
-    assert slowest < 1
 
 
 def test_a_locked_database_does_not_stop_the_event_loop(store, spool):
     async def body(log: PredictionLog) -> None:
-        gaps = []
-
-        async def tick() -> None:
-            while True:
-                began = time.perf_counter()
-                await asyncio.sleep(0)
-                gaps.append(time.perf_counter() - began)
-
-        ticking = asyncio.create_task(tick())
         with locked(store):
-            await asyncio.gather(*(log.write([row(number)], "crash_safe", "spool") for number in range(50)))
-        ticking.cancel()
-        assert max(gaps) < 0.1
+            writing = asyncio.gather(*(log.write([row(number)], "crash_safe", "spool") for number in range(50)))
+            for _ in range(1_000):  # a loop that waits for the lock itself turns once, and has no patience left
+                await asyncio.sleep(0)
+            assert not writing.done()
+        assert await writing == [True] * 50
 
-    running(store, spool, body, patience=0.3)
+    running(store, spool, body, patience=10)
 
 
 @pytest.mark.parametrize("level", ["durable", "crash_safe"])
@@ -433,7 +419,7 @@ class Service:
         return [line.decode() for line in text.splitlines() if len(line) == 32]
 
     def wait_for_answers(self, more: int = 20) -> None:
-        before, end = len(self.answered()), time.monotonic() + 20
+        before, end = len(self.answered()), time.monotonic() + 60
         while len(self.answered()) < before + more:
             assert self.process.poll() is None, self.process.stderr.read().decode()
             assert time.monotonic() < end

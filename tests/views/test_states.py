@@ -149,8 +149,8 @@ def new_champion(told):
         (lambda told: None, "never trained", "No version serves: `steward train risk` trains the first one."),
         (lambda told: told.add("failure", "run", error="E", what=EVIL), "never trained", f"ended without a verdict ({EVIL})"),
         (lambda told: told.trained(alias=None, champion=None), "never trained", "version 1 was not promoted (It is not better)"),
-        (trains, "retraining", "Training since 2026-03-02 05:00: it fell."),
-        (fell_back, "serving fallback", "The last prediction, at 2026-03-02 05:00, was answered by the constant of serve.fallback"),
+        (trains, "retraining", "Training since 2026-03-02 05:00 UTC: it fell."),
+        (fell_back, "serving fallback", "The last prediction, at 2026-03-02 05:00 UTC, was answered by the constant of serve.fallback"),
         (fallen, "falling", "Live accuracy 0.8000 (0.7800 to 0.8200) on 500 labelled rows, worse since 2026-03-01; verified 0.9000."),
         (drifted, "drifting", f"{EVIL}, files have moved, since 2026-02-27; it is thought to cost 0.0200 (0.0100 to 0.0300)."),
         (was_not_better, "held", f"The last challenger was not promoted: accuracy {EVIL}."),
@@ -192,7 +192,7 @@ def test_looks_that_stop_are_told(workspace):
     [row] = overview(workspace, [told.model], AT).rows
     assert row.standing.state == "healthy"
     late, low = row.standing.warnings
-    assert late == "Nobody has looked at it since 2026-02-21 06:00, although monitor.schedule is @daily."
+    assert late == "Nobody has looked at it since 2026-02-21 06:00 UTC, although monitor.schedule is @daily."
     assert low == "Before labels, accuracy 0.7000 (0.6800 to 0.7200) is expected, under the floor of 0.85."
 
 

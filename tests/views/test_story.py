@@ -10,6 +10,7 @@ import pytest
 
 from steward import operations
 from steward.errors import ArtifactDamaged, LedgerUnavailable, VersionUnknown
+from steward.io.latencies import HOUR, Latency
 from steward.io.workspace import Workspace
 from steward.views import chain, decisions, drift, model, overview, sealed, version
 
@@ -76,6 +77,25 @@ def test_a_part_of_the_time(told):
     assert [event.kind for event in found.timeline.events] == ["alarm", "training", "verdict", "champion"]
     assert [look.end for look in found.drift.looks] == [told.day(13)]
     assert [day.end for day in found.traffic.days] == [told.day(13)]
+
+
+def test_how_fast_the_service_answers_is_of_the_last_day(told, page):
+    assert page.traffic.says == (
+        "The service was asked for no single prediction in the last 24 hours, so that its latency is not known."
+    )
+    now, yesterday = (int(told.day(day).timestamp()) // HOUR * HOUR for day in (HOURS, HOURS - 1.1))
+    mostly = Latency((90, 0, 9, 1, *[0] * 13), 0.014)
+    slow = Latency((*[0] * 16, 5), 100.0)
+    told.workspace.latencies.write("a", {(told.model.name, now): mostly, (told.model.name, yesterday): slow})
+    found = model.model_page(told.workspace, told.model, told.day(HOURS)).traffic
+    assert {start.timestamp(): one for start, one in found.hours.items()} == {now: mostly}
+    assert found.says == (
+        "Of 100 requests for one prediction in the last 24 hours half were answered within 0.1 ms, 99 % within 0.5 ms; "
+        "on average in 0.14 ms."
+    )
+    told.workspace.latencies.write("b", {(told.model.name, now): slow})
+    found = model.model_page(told.workspace, told.model, told.day(HOURS)).traffic
+    assert "99 % in more than 10 s" in found.says
 
 
 def test_what_is_known_of_the_champion_now_and_at_verification(page):
@@ -194,6 +214,7 @@ def test_decisions_are_paged_and_have_their_evidence(told):
         "rollback",
     )
     assert first.chain.ok
+    assert first.says.endswith("newest first, older ones follow.")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +269,7 @@ def test_the_whole_chain_is_walked_when_somebody_asks(changed):
     workspace = changed.workspace
     before = chain.chain_state(workspace)
     assert (before.ok, before.verified_at) == (True, None)
-    assert before.says.endswith("all of it was never walked.")
+    assert before.says.endswith("the whole was never checked.")
     after = chain.verify_chain(workspace, by="ada", at=changed.day(15))
     assert (after.ok, after.verified_entries, after.verified_by) == (True, before.entries, "ada")
     assert chain.chain_state(workspace).verified_at == changed.day(15)

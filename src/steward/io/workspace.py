@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from steward.config import ModelFile, Settings
 from steward.errors import ArtifactDamaged
 from steward.io.artifacts import Artifacts
+from steward.io.latencies import LatencyStore
 from steward.io.ledger import Ledger
 from steward.io.predictions import PredictionStore
 from steward.io.registry import Registry
@@ -55,6 +56,10 @@ class Workspace:
     @cached_property
     def predictions(self) -> PredictionStore:
         return PredictionStore(self.ledger)
+
+    @cached_property
+    def latencies(self) -> LatencyStore:
+        return LatencyStore(self.ledger)
 
     @cached_property
     def registry(self) -> Registry:

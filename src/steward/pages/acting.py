@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Form, HTTPException, Query, status
+from fastapi import APIRouter, Depends, Form, HTTPException, Query, status
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import StringConstraints
 
@@ -13,7 +13,7 @@ from steward.config import ModelFile
 from steward.errors import VersionUnknown
 from steward.pages.visit import Visit, Visiting
 from steward.views.chain import verify_chain
-from steward.views.model import VersionLine, model_page
+from steward.views.model import VersionLine, versions
 
 router = APIRouter()
 LONGEST = 500
@@ -36,6 +36,7 @@ def show_acts(
 ) -> HTMLResponse:
     """All that can be done; `done`, `run` and `entry` say what just was."""
     model = visit.editable_model(name)
+    row, lines = versions(visit.workspace, model, visit.now)
     questions = visit.orchestrator.questions(visit.request, name)
     kind: Literal["train", "monitor"] = "monitor" if done == "monitor" else "train"
     return visit.show(
@@ -43,7 +44,8 @@ def show_acts(
         "act",
         name,
         model=model,
-        page=model_page(visit.workspace, model, visit.now),
+        row=row,
+        versions=lines,
         questions=questions,
         once=f"{visit.now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
         longest=LONGEST,
@@ -116,7 +118,7 @@ def _confirm(visit: Visit, name: str, act: Literal["promote", "rollback"], versi
 
 def _move(visit: Visit, model: ModelFile, act: Literal["promote", "rollback"], number: int | None) -> Move:
     """Raises VersionUnknown if there is no such version, or none to go back to."""
-    lines = model_page(visit.workspace, model, visit.now).versions
+    _, lines = versions(visit.workspace, model, visit.now)
     by_alias = {line.alias: line for line in lines if line.alias}
     by_number = {line.number: line for line in lines}
     target = by_alias.get("previous") if number is None else by_number.get(number)
@@ -135,55 +137,47 @@ def _number(line: VersionLine | None) -> int | None:
     return None if line is None else line.number
 
 
+@dataclass(frozen=True)
+class Confirmed:
+    """The form of a confirmation: the version that shall serve, and the one that did when the person was asked."""
+
+    token: Token
+    version: Annotated[int, Form()]
+    champion: Annotated[str, Form()]
+    why: Reason
+
+
+Confirming = Annotated[Confirmed, Depends()]
+
+
 @router.post("/models/{name}/promote")
-def promote(
-    visit: Visiting,
-    name: str,
-    token: Token,
-    version: Annotated[int, Form()],
-    champion: Annotated[str, Form()],
-    why: Reason,
-) -> Response:
+def promote(visit: Visiting, name: str, confirmed: Confirming) -> Response:
     from steward import operations
 
-    return _enthrone(visit, name, token, version, champion, why, operations.promote_by_hand, "promote")
+    return _enthrone(visit, name, confirmed, operations.promote_by_hand, "promote")
 
 
 @router.post("/models/{name}/rollback")
-def rollback(
-    visit: Visiting,
-    name: str,
-    token: Token,
-    version: Annotated[int, Form()],
-    champion: Annotated[str, Form()],
-    why: Reason,
-) -> Response:
+def rollback(visit: Visiting, name: str, confirmed: Confirming) -> Response:
     from steward import operations
 
-    return _enthrone(visit, name, token, version, champion, why, operations.rollback, "rollback")
+    return _enthrone(visit, name, confirmed, operations.rollback, "rollback")
 
 
 def _enthrone(
-    visit: Visit,
-    name: str,
-    token: str,
-    version: int,
-    champion: str,
-    why: str,
-    operation: Callable[..., dict[str, Any]],
-    done: str,
+    visit: Visit, name: str, confirmed: Confirmed, operation: Callable[..., dict[str, Any]], done: str
 ) -> Response:
     """Only what was confirmed: if another champion came meanwhile, the person looks again."""
     from steward import notices
 
-    model = _check(visit, name, token)
+    model = _check(visit, name, confirmed.token)
     serving = visit.workspace.registry.aliases(name).get("champion")
-    if str(serving or "") != champion:
+    if str(serving or "") != confirmed.champion:
         raise HTTPException(
             status.HTTP_409_CONFLICT,
             f"Meanwhile version {serving} has become the champion of {name}. Nothing was changed; look again and decide.",
         )
-    moved = operation(visit.workspace, model, version, why=why, by=visit.person.name, at=visit.now)
+    moved = operation(visit.workspace, model, confirmed.version, why=confirmed.why, by=visit.person.name, at=visit.now)
     notices.tell_of_move(visit.workspace, model, moved, at=visit.now)
     return _back(visit, name, done, entry=moved["sequence"])
 

@@ -1,8 +1,10 @@
 """The pages that are read: they change nothing."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Response, status
@@ -24,6 +26,8 @@ router = APIRouter()
 CARD_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 """A card is one file with its style inside; nothing in it runs."""
 
+PIECE = 1 << 16
+"""Characters of a download that are sent together, at least."""
 FOR_EVER = "private, max-age=31536000, immutable"
 
 
@@ -62,7 +66,7 @@ def _sparkline(row: Row) -> Markup:
     if len(row.sparkline) < 2:  # noqa: PLR2004
         return Markup()
     levels = [point.live for point in row.sparkline]
-    first, last = (value(live.value, row.metric) for live in (levels[0], levels[-1]))
+    first, last = (value(live.value) for live in (levels[0], levels[-1]))
     says = f"{words(row.metric)} of the last {len(levels)} looks: from {first} to {last}"
     return sparkline(levels, says, row.floor)
 
@@ -170,14 +174,20 @@ def download_decisions(visit: Visiting, asked: Asking, kind_of_file: Literal["cs
 
 
 def _begun(lines: Iterator[str]) -> Iterator[str]:
-    """The same lines, the first of them made now: a ledger that is away is a page that says so, not half a file."""
-    first = next(lines, "")
+    """The same text, the first piece of it made now: a ledger that is away is a page that says so, not half a file."""
+    pieces = _joined(lines)
+    return chain([next(pieces, "")], pieces)
 
-    def go_on() -> Iterator[str]:
-        yield first
-        yield from lines
 
-    return go_on()
+def _joined(lines: Iterator[str]) -> Iterator[str]:
+    """In pieces that are worth sending: each takes a turn of the server."""
+    text = io.StringIO()
+    for line in lines:
+        text.write(line)
+        if text.tell() >= PIECE:
+            yield text.getvalue()
+            text = io.StringIO()
+    yield text.getvalue()
 
 
 @router.get("/dags/{dag_id}")

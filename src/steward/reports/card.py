@@ -23,7 +23,7 @@ from steward.records import (
 )
 from steward.reports import plots
 from steward.reports.drawing import svg
-from steward.reports.formats import SHARES, interval, words
+from steward.reports.formats import interval, words
 from steward.reports.templating import environment, stylesheet
 
 
@@ -100,10 +100,10 @@ def _plots(run: Run) -> dict[str, Markup]:
 
 def _candidates_plot(run: Run) -> Markup:
     values = {words(line.name): line.value for line in run.selection.table if line.value}
-    text = "; ".join(f"{name}: {interval(value, run.selection.metric)}" for name, value in values.items())
+    text = "; ".join(f"{name}: {interval(value)}" for name, value in values.items())
     metric = run.selection.metric
     label = f"{words(metric)} on the rows that choose"
-    figure = plots.intervals(values, label, words(run.selection.winner), share=metric in SHARES)
+    figure = plots.intervals(values, label, words(run.selection.winner))
     return svg(figure, "candidates", text)
 
 
@@ -113,9 +113,9 @@ def _comparison_plot(run: Run) -> Markup:
     if test.champion:
         values["champion"] = Estimate(**{name: test.champion[name] for name in ("value", "low", "high")})
     values["best constant"] = Estimate(value=test.constant, low=test.constant, high=test.constant)
-    text = "; ".join(f"{name}: {interval(value, test.metric)}" for name, value in values.items())
+    text = "; ".join(f"{name}: {interval(value)}" for name, value in values.items())
     label = f"{words(test.metric)} on sealed rows"
-    figure = plots.intervals(values, label, "challenger", share=test.metric in SHARES)
+    figure = plots.intervals(values, label, "challenger")
     return svg(figure, "comparison", text)
 
 

@@ -6,10 +6,8 @@ from math import isfinite
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from steward.records import Estimate
+from steward.records import Estimate, figure
 
-SHARES = frozenset({"accuracy", "balanced_accuracy", "f1_macro"})
-"""Metrics that people read as per cent."""
 KIB = 1_024
 SHORT = 12
 """Hex digits that tell digests apart where people read them."""
@@ -25,19 +23,13 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def value(figure: float | None, metric: str = "") -> str:
-    """A metric's value as people read it.
+def value(measured: float | None) -> str:
+    """A metric's value with the digits that the ledger, the terminal and a model file have it in: a decimal, not per cent.
 
-    >>> value(0.91234, "accuracy"), value(23456.7, "rmse"), value(0.000123), value(None)
-    ('91.2 %', '23,457', '0.000123', '—')
+    >>> value(0.91234), value(23456.7), value(None)
+    ('0.9123', '23,457', '—')
     """
-    if figure is None or not isfinite(figure):
-        return "—"
-    if metric in SHARES:
-        return f"{100 * figure:.1f} %"
-    if figure == 0 or 0.001 <= abs(figure) < 1_000:  # noqa: PLR2004
-        return f"{figure:.3g}" if abs(figure) >= 1 else f"{figure:.3f}"
-    return f"{figure:,.0f}" if abs(figure) >= 1_000 else f"{figure:.3g}"  # noqa: PLR2004
+    return "—" if measured is None or not isfinite(measured) else figure(measured)
 
 
 def share(part: float | None) -> str:
@@ -62,38 +54,27 @@ def number(many: float | None) -> str:
     return "—" if many is None else f"{many:,.0f}"
 
 
-def interval(estimate: Estimate | None, metric: str = "") -> str:
+def interval(estimate: Estimate | None) -> str:
     """A value and its confidence interval.
 
-    >>> interval(Estimate(value=0.9, low=0.88, high=0.92), "accuracy")
-    '90.0 % (88.0 % to 92.0 %)'
+    >>> interval(Estimate(value=0.9, low=0.88, high=0.92))
+    '0.9000 (0.8800 to 0.9200)'
+    """
+    return "—" if estimate is None else estimate.shown
+
+
+def difference(estimate: Estimate | None) -> str:
+    """A signed difference and its confidence interval.
+
+    >>> difference(Estimate(value=0.012, low=-0.004, high=0.028))
+    '+0.0120 (-0.0040 to +0.0280)'
     """
     if estimate is None:
         return "—"
-    return f"{value(estimate.value, metric)} ({value(estimate.low, metric)} to {value(estimate.high, metric)})"
-
-
-def difference(estimate: Estimate | None, metric: str = "") -> str:
-    """A signed difference in the metric's unit; points for a share.
-
-    >>> difference(Estimate(value=0.012, low=-0.004, high=0.028), "accuracy")
-    '+1.2 points (-0.4 to +2.8)'
-    """
-    if estimate is None:
-        return "—"
-    if metric in SHARES:
-        low, middle, high = (f"{100 * one:+.1f}" for one in (estimate.low, estimate.value, estimate.high))
-        return f"{middle} points ({low} to {high})"
-    return f"{estimate.value:+.3g} ({estimate.low:+.3g} to {estimate.high:+.3g})"
-
-
-def points(amount: float, metric: str = "") -> str:
-    """How much of a metric something costs: points of a share, or the metric's own unit.
-
-    >>> points(0.071, "accuracy"), points(12.5, "rmse")
-    ('7.1 points', '12.5')
-    """
-    return f"{100 * amount:.1f} points" if metric in SHARES else value(amount, metric)
+    middle, low, high = (
+        f"{'+' if one > 0 else ''}{figure(one)}" for one in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{middle} ({low} to {high})"
 
 
 def p_value(p: float) -> str:

@@ -18,18 +18,13 @@ LONGEST = 28
 Values = NDArray[Any]
 
 
-def intervals(
-    estimates: Mapping[str, Estimate], label: str, marked: str | None = None, *, share: bool = False
-) -> Figure:
+def intervals(estimates: Mapping[str, Estimate], label: str, marked: str | None = None) -> Figure:
     """Each value as a dot with its interval as a whisker, one line per name, the first at the top.
 
     Parameters
     ----------
     marked : the name to point out; all if None.
-    share : are the values shares, which people read as per cent?
     """
-    from matplotlib.ticker import PercentFormatter
-
     figure, axes = drawing.figure(height=0.75 + 0.42 * max(1, len(estimates)))
     for line, (name, estimate) in enumerate(reversed(list(estimates.items()))):
         colour = PALETTE[0] if name == marked or marked is None else MUTED
@@ -41,8 +36,6 @@ def intervals(
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(plain(label))
-    if share:
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
     return figure
 
 
@@ -120,7 +113,9 @@ def calibration(truth: Values, probabilities: Values, classes: Sequence[str]) ->
 
 def reliability(curves: Mapping[str, Sequence[Reliability]]) -> Figure:
     """How often answers given with some confidence were right, a curve per set of rows; larger dots for more rows."""
-    figure, axes = drawing.figure(width=5.2, height=3.9)
+    from matplotlib.ticker import PercentFormatter
+
+    figure, axes = drawing.figure(width=4.8, height=3.8)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
     for (name, bins), colour, shape in zip(curves.items(), PALETTE, "so^", strict=False):
         means, shares = [one.confidence for one in bins], [one.right for one in bins]
@@ -129,7 +124,7 @@ def reliability(curves: Mapping[str, Sequence[Reliability]]) -> Figure:
         axes.scatter(
             means,
             shares,
-            s=24 + 130 * sizes / sizes.max(initial=1),
+            s=12 + 70 * sizes / sizes.max(initial=1),
             color=colour,
             marker=shape,
             zorder=3,
@@ -141,6 +136,8 @@ def reliability(curves: Mapping[str, Sequence[Reliability]]) -> Figure:
     axes.set_ylim(lowest, 1.02)
     axes.set_xlabel("confidence of the answer")
     axes.set_ylabel("share of right answers")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="upper left")
     return figure
 

@@ -17,7 +17,7 @@ UNORDERED = {number: f"\\u{number:04x}" for number in (*range(0x202A, 0x202F), *
 
 def _in_order(shown: Any) -> Any:
     """What a template shows, with nothing in it that could turn what stands after it."""
-    return shown.translate(UNORDERED) if isinstance(shown, str) else shown
+    return shown.translate(UNORDERED) if isinstance(shown, str) and not shown.isascii() else shown
 
 
 @cache
@@ -34,7 +34,7 @@ def environment() -> Environment:
     shown: dict[str, Any] = {
         name: getattr(formats, name)
         for name in (
-            "address", "day", "difference", "duration", "interval", "iso", "listed", "moment", "number", "p_value", "points",
+            "address", "day", "difference", "duration", "interval", "iso", "listed", "moment", "number", "p_value",
             "share", "short", "size", "span", "value", "words",
         )
     }  # fmt: skip

@@ -8,16 +8,19 @@ from steward.records import Estimate
 from steward.reports import plots
 from steward.reports.card import ENGINES
 from steward.reports.drawing import svg
-from steward.reports.formats import SHARES, interval, words
+from steward.reports.formats import interval, words
 from steward.reports.model_page import drawn
 from steward.reports.templating import environment
 from steward.views.timeline import Event, Timeline
 from steward.views.version import Comparison, VersionPage
 
+LANES = ("champion", "drift alarm", "falling")
+"""Of a version's own time; the trainings in it are of other versions."""
+
 
 def render(page: VersionPage, frame: Mapping[str, Any]) -> str:
     """The page as HTML; `frame` as for a model's page."""
-    pictures = drawn(_past(page), "production") | _pictures(page)
+    pictures = drawn(_past(page), "production", LANES) | _pictures(page)
     shown = {"page": page, "pictures": pictures, "engines": ENGINES}
     return environment().get_template("version.html").render(**shown, **frame)
 
@@ -55,9 +58,9 @@ def _pictures(page: VersionPage) -> dict[str, Any]:
         ):
             if level is not None:
                 values[name] = Estimate(value=level, low=level, high=level)
-        text = "; ".join(f"{name}: {interval(value, page.metric)}" for name, value in values.items())
+        text = "; ".join(f"{name}: {interval(value)}" for name, value in values.items())
         label = f"{words(page.metric)} on sealed rows"
-        figure = plots.intervals(values, label, f"version {page.number}", share=page.metric in SHARES)
+        figure = plots.intervals(values, label, f"version {page.number}")
         found["comparison"] = svg(figure, "comparison", text)
     if page.calibration:
         figure = plots.reliability({"at verification": page.calibration})

@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 
 from steward.core.requests import AdmittedRecords, Reader
 from steward.errors import StewardError, UnknownModel
+from steward.io.latencies import LatencyStore
 from steward.io.predictions import PredictionStore
 from steward.serving import pages
 from steward.serving.access import Access, Key
 from steward.serving.access_log import AccessLog
 from steward.serving.bodies import Bodies, ClientGone, Limits, Receive, Record, record_in, records_in
+from steward.serving.latency_log import LatencyLog
 from steward.serving.lineup import INLINE_ROWS, Lineup, off_loop
 from steward.serving.metrics import CONTENT_TYPE, Metrics
 from steward.serving.prediction_log import PredictionLog
@@ -98,6 +100,7 @@ class Service:
                 ("steward_bodies_bytes", "Bytes of request bodies under way"): lambda: self.bodies.under_way,
             },
         )
+        self.latency_log = LatencyLog(self.metrics.latency, LatencyStore(self.store.database))
         self._batches = asyncio.Semaphore(BATCHES)
         self._ids = count()
         self._prefix = secrets.token_hex(4)
@@ -122,18 +125,19 @@ class Service:
     async def _live(self, receive: Receive, send: Send) -> None:
         """From the server's start to its end, as ASGI tells it."""
         await receive()
-        refreshing = None
         try:
             await self.log.start()
-            refreshing = asyncio.create_task(self._refresh())
+            tasks = [asyncio.create_task(work) for work in (self._refresh(), self.latency_log.run())]
         except StewardError as problem:
             await send({"type": "lifespan.startup.failed", "message": str(problem)})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        refreshing.cancel()
+        for task in tasks:
+            task.cancel()
         self.versions.stop()
         await self.log.close()
+        await self.latency_log.write(time.time())
         self.access_log.flush()
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -93,6 +93,6 @@ def _says(problems: int, checked: int, last: dict[str, Any] | None) -> str:
     if problems:
         return f"The chain is broken: {problems} {'problem' if problems == 1 else 'problems'}; restore the ledger from a backup."
     whole = (
-        f"all {last['entries']:,} were on {last['at'][:10]}, by {last['by']}" if last else "all of it was never walked"
+        f"all {last['entries']:,} were on {last['at'][:10]}, by {last['by']}" if last else "the whole was never checked"
     )
     return f"Unbroken over the newest {checked:,} entries, just now; {whole}."

@@ -110,7 +110,7 @@ def decisions(workspace: Workspace, filter: Filter, before: int | None = None, s
         searched_to=searched_to,
         kinds=KINDS,
         chain=chain_state(workspace),
-        says=_says(filter, lines, before, searched_to),
+        says=_says(filter, lines, before, searched_to, found.before),
     )
 
 
@@ -135,11 +135,18 @@ def _line(entry: Entry) -> Line:
     )
 
 
-def _says(filter: Filter, lines: Sequence[Line], before: int | None, searched_to: datetime | None) -> str:  # noqa: A002
+def _says(
+    filter: Filter,  # noqa: A002
+    lines: Sequence[Line],
+    before: int | None,
+    searched_to: datetime | None,
+    follows: int | None,
+) -> str:
     if searched_to:
-        return f"{len(lines)} found back to {searched_to:%Y-%m-%d %H:%M}; older entries were not searched yet."
+        return f"{len(lines)} found back to {searched_to:%Y-%m-%d %H:%M} UTC; older entries were not searched yet."
     if lines:
-        return f"{len(lines)} entries, newest first."
+        older = ", older ones follow" if follows is not None else ""
+        return f"{len(lines)} {'entry' if len(lines) == 1 else 'entries'}, newest first{older}."
     if before is not None:
         return "No older entry fits."
     if filter == Filter(models=filter.models):
@@ -154,7 +161,8 @@ def export(workspace: Workspace, filter: Filter) -> Iterator[dict[str, Any]]:  #
         found = workspace.ledger.search(wanted, before=before, limit=EXPORTED)
         for entry in found.entries:
             told = {"says": describe(entry), "by": actor(entry) or "", "body": canonical_json(entry.body)}
-            yield {name: {**entry.as_json(), **told}[name] for name in COLUMNS}
+            row = {**entry.as_json(), **told}
+            yield {name: row[name] for name in COLUMNS}
         before = found.before
         if before is None:
             return

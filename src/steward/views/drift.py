@@ -1,7 +1,7 @@
 """Drift by column and look, and both distributions of a column at a window."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from steward.records import Decision, Drift, File, Observation, Reference, Refer
 from steward.views.timeline import Window
 
 if TYPE_CHECKING:
-    from steward.core.profiles import Bins
+    from steward.core.profiles import Bins, ColumnProfile
 
 LOOKS = 60
 """Looks that are shown side by side."""
@@ -206,8 +206,17 @@ def distribution(workspace: Workspace, model: ModelFile, column: str, end: datet
         values=seen.unseen.get(column, {}),
         cell=_cell(decided.body.get("figures", {}), column),
         findings=_findings(workspace, parts.get(Drift.kind), column),
-        says=_in_words(column, shares, found.rows),
+        says=_in_words(column, [*shares, *_odd(known, found)], found.rows),
     )
+
+
+def _odd(known: "ColumnProfile", found: "ColumnProfile") -> Iterator[Share]:
+    """What has no bar: rows without a value, and with one that training did not know."""
+    for name, then, now in (
+        ("no value", known.missing, found.missing),
+        ("values unknown to training", known.unseen, found.unseen),
+    ):
+        yield Share(name, None, None, _part(then, known.rows), _part(now, found.rows))
 
 
 def _content(workspace: Workspace, file: File) -> Any:
@@ -275,5 +284,5 @@ def _in_words(column: str, shares: Sequence[Share], rows: int) -> str:
     if not rows:
         return f"No row of this look says anything of {column}."
     moved = max(shares, key=lambda one: abs(one.window - one.reference))
-    change = f"{moved.name}: {100 * moved.reference:.1f} % of the reference, {100 * moved.window:.1f} % of this look"
-    return f"{column} on {rows:,} rows; what changed most is {change}."
+    change = f"{moved.name}, {100 * moved.reference:.1f} % of the reference and {100 * moved.window:.1f} % of this look"
+    return f"{column} on {rows:,} rows; what changed most: {change}."

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from steward.io.ledger import Entry
+from steward.records import figure
 
 
 def describe(entry: Entry) -> str:
@@ -54,7 +55,7 @@ SAID: dict[str, Callable[[str, Mapping[str, Any]], str]] = {
         f"opening {number}: {body.get('rows', 0):,} sealed rows for challenger {body['digest'][:12]}"
     ),
     "opening_result": lambda number, body: (
-        f"opening {number}: {body.get('metric')} {body.get('value', 0):.4f} on {body.get('rows')} rows"
+        f"opening {number}: {body.get('metric')} {figure(body.get('value', 0))} on {body.get('rows', 0):,} rows"
     ),
     "verdict": lambda _, body: f"verdict {body.get('verdict')}: {_reasons(body)}",
     "approval": lambda _, body: f"{body['decision'].replace('_', ' ')} by {body['by']}: {_reasons(body)}",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from steward.config import ModelFile
+from steward.io.latencies import BOUNDS, Latency
 from steward.io.ledger import Entry
 from steward.io.predictions import Answered
 from steward.io.workspace import Workspace
@@ -28,13 +29,13 @@ from steward.views.states import Known, known
 from steward.views.timeline import Timeline, Window, timeline, windows_of, within
 
 KINDS = ("decision", "promotion", "trigger", "failure", "verdict", "approval")
+KINDS_OF_VERSIONS = ("promotion", "verdict")
 ANSWERS = ("prediction", "confidence")
 """Watched as columns are."""
 VERSIONS = 50
 COUNTED = 100_000
 """Predictions of the last day that are counted at most."""
 DAY = timedelta(days=1)
-TRAFFIC_SAYS = "How fast the service answers now is among its metrics (steward_request_seconds)."
 
 
 @dataclass(frozen=True)
@@ -84,20 +85,22 @@ class Day:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What is served, and how fast it was when it was verified.
+    """What is served, and how fast.
 
     Attributes
     ----------
     last_day : predictions of the last 24 hours, by what answered: `version 3`, `version 2 (fallback)`, `fallback`, `control group`.
     capped : there were more than were counted.
+    hours : how long requests for one prediction took, hour by hour of the last 24, by the start of the hour; only those with any.
     latency_us : time of one prediction when the champion was verified, in microseconds; `latency_allowed_ms` by the model file.
-    says : where live latency is found: the service's metrics have it, the ledger has not.
+    says : how fast requests were answered in these hours.
     """
 
     days: tuple[Day, ...]
     last_day: dict[str, int]
     capped: bool
     newest: datetime | None
+    hours: dict[datetime, Latency]
     latency_us: float | None
     latency_allowed_ms: float | None
     says: str
@@ -194,6 +197,17 @@ def model_page(
     )
 
 
+def versions(workspace: Workspace, model: ModelFile, at: datetime) -> tuple[Row, tuple[VersionLine, ...]]:
+    """A model's line of the overview and its versions: what one has to see to act on them.
+
+    Raises
+    ------
+    LedgerUnavailable
+    """
+    [found] = known(workspace, [model], at)
+    return row_of(found), _versions(found, workspace.ledger.entries(model.name, KINDS_OF_VERSIONS))
+
+
 def _verdict(evidence: Evidence, found: Known) -> Verdict | None:
     """What was verified of the champion, if it was registered lately."""
     mine = [one for one in found.promotions if one.body["version"] == found.champion]
@@ -205,7 +219,7 @@ def _quality_says(found: Known, quality: Quality | None) -> str:
         return "Nobody has looked at the rows yet; `steward monitor` does."
     count = len(quality.findings)
     what = "nothing is wrong" if not count else "one finding" if count == 1 else f"{count} findings"
-    return f"Look of {found.looked_at:%Y-%m-%d %H:%M}: {what}."
+    return f"Look of {found.looked_at:%Y-%m-%d %H:%M} UTC: {what}."
 
 
 def _now(model: ModelFile, made: Accuracy | None) -> Judged:
@@ -246,6 +260,7 @@ def _slices(made: Accuracy | None, verdict: Verdict | None) -> tuple[SliceRow, .
 def _traffic(workspace: Workspace, found: Known, windows: Sequence[Window], made: Challenger | None) -> Traffic:
     answered = workspace.predictions.answered(found.model.name, (found.at - DAY).timestamp(), COUNTED)
     total, newest = sum(one.rows for one in answered), found.answered
+    hours = workspace.latencies.hours(found.model.name, (found.at - DAY).timestamp())
     return Traffic(
         days=tuple(
             Day(one.start, one.end, one.served, one.served / ((one.end - one.start) / DAY))
@@ -255,10 +270,26 @@ def _traffic(workspace: Workspace, found: Known, windows: Sequence[Window], made
         last_day=_by_answerer(answered),
         capped=total >= COUNTED,
         newest=datetime.fromtimestamp(newest.at, UTC) if newest else None,
+        hours={datetime.fromtimestamp(start, UTC): one for start, one in hours.items()},
         latency_us=made.latency_us if made else None,
         latency_allowed_ms=found.model.verify.max_latency_ms,
-        says=TRAFFIC_SAYS if newest else f"Nothing was served yet. {TRAFFIC_SAYS}",
+        says=_fast(sum(hours.values(), Latency())) if newest else "Nothing was served yet.",
     )
+
+
+def _fast(latency: Latency) -> str:
+    """How long requests took, in a sentence."""
+    if not latency.requests:
+        return "The service was asked for no single prediction in the last 24 hours, so that its latency is not known."
+    half, nearly_all = (_within(latency.within(share)) for share in (0.5, 0.99))
+    return (
+        f"Of {latency.requests:,} requests for one prediction in the last 24 hours half were answered {half}, "
+        f"99 % {nearly_all}; on average in {1_000 * latency.mean:,.2f} ms."
+    )
+
+
+def _within(seconds: float | None) -> str:
+    return f"within {1_000 * seconds:g} ms" if seconds else f"in more than {BOUNDS[-1]:g} s"
 
 
 def _by_answerer(answered: Sequence[Answered]) -> dict[str, int]:

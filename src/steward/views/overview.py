@@ -183,7 +183,7 @@ def _per_day(found: Known) -> tuple[float | None, str]:
     if figures["origin"] != "predictions":
         return None, "no served predictions in the last look"
     start, end = (datetime.fromisoformat(figures[name]) for name in ("start", "end"))
-    return figures["rows"] / max((end - start) / DAY, 1e-9), f"from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
+    return figures["rows"] / max((end - start) / DAY, 1e-9), f"from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
 
 
 def sealed_rows(found: Known) -> Sealed:
@@ -191,7 +191,7 @@ def sealed_rows(found: Known) -> Sealed:
     opening, snapshot = found.newest.get("opening"), found.newest.get("snapshot")
     counted, measured = found.seen.get("sealed"), found.measured
     if measured and counted is not None and (opening is None or opening.sequence < measured.sequence):
-        return Sealed(counted, f"counted at the look of {found.looked_at:%Y-%m-%d %H:%M}", found.looked_at)
+        return Sealed(counted, f"counted at the look of {found.looked_at:%Y-%m-%d %H:%M} UTC", found.looked_at)
     if opening is not None and (snapshot is None or snapshot.sequence < opening.sequence):
         return Sealed(0, f"opening {opening.subject} used all of them; new labelled rows bring new ones")
     if snapshot is not None:

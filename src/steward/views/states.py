@@ -11,7 +11,7 @@ from steward.core.retraining import TO_BEGIN, TO_END
 from steward.io.ledger import Entry
 from steward.io.predictions import Last
 from steward.io.workspace import Workspace
-from steward.records import Estimate
+from steward.records import Estimate, figure
 
 State = Literal[
     "serving fallback",
@@ -213,14 +213,16 @@ def _falling(figures: Mapping[str, Any]) -> str:
     live, verified = estimate(figures.get("live")), estimate(figures.get("verified"))
     if live is None:
         return f"Answers are wrong more often than verified, since {since}."
-    against = f"; verified {verified.value:.4f}" if verified else ""
-    return f"Live {figures['metric']} {shown(live)} on {figures['labelled']:,} labelled rows, worse since {since}{against}."
+    against = f"; verified {figure(verified.value)}" if verified else ""
+    return (
+        f"Live {figures['metric']} {live.shown} on {figures['labelled']:,} labelled rows, worse since {since}{against}."
+    )
 
 
 def _drifting(figures: Mapping[str, Any]) -> str:
     columns = sorted(figures["since"], key=lambda name: (figures["since"][name], name))
     loss = estimate(figures.get("expected_loss"))
-    cost = f"; it is thought to cost {shown(loss)}" if loss and loss.low > 0 else "; it is not thought to cost accuracy"
+    cost = f"; it is thought to cost {loss.shown}" if loss and loss.low > 0 else "; it is not thought to cost accuracy"
     moved = "has" if len(columns) == 1 else "have"
     return f"{', '.join(columns)} {moved} moved, since {_day(figures['since'][columns[0]])}{cost}."
 
@@ -246,7 +248,7 @@ def _held(found: Known) -> str | None:
 def _healthy(found: Known, figures: Mapping[str, Any]) -> str:
     live = estimate(figures.get("live"))
     if live is not None:
-        return f"Live {figures['metric']} {shown(live)} on {figures['labelled']:,} labelled rows: as verified."
+        return f"Live {figures['metric']} {live.shown} on {figures['labelled']:,} labelled rows: as verified."
     return f"Version {found.champion} serves; how right it is live is not known yet."
 
 
@@ -266,17 +268,12 @@ def _warnings(found: Known) -> Iterator[str]:
     expected, floor = estimate(found.figures.get("estimate")), found.figures.get("floor")
     same = found.figures.get("metric") == found.figures.get("estimate_metric") == "accuracy"
     if expected and floor is not None and same and expected.high < floor:
-        yield f"Before labels, accuracy {shown(expected)} is expected, under the floor of {floor:g}."
+        yield f"Before labels, accuracy {expected.shown} is expected, under the floor of {floor:g}."
 
 
 def estimate(three: Sequence[float] | None) -> Estimate | None:
     """A value with its interval, as `figures` of an entry keep it."""
     return Estimate(value=three[0], low=three[1], high=three[2]) if three else None
-
-
-def shown(found: Estimate) -> str:
-    """A value with its interval, as sentences have it."""
-    return f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f})"
 
 
 def _why_not(found: Known) -> str:
@@ -298,4 +295,4 @@ def _day(moment: str) -> str:
 
 
 def _minute(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}" if moment else "its promotion"
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "its promotion"

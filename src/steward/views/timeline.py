@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from steward.config import ERRORS
 from steward.io.ledger import Entry
-from steward.records import Estimate
+from steward.records import Estimate, figure
 from steward.views.entries import actor, describe, version_of
-from steward.views.states import estimate, shown
+from steward.views.states import estimate
 
 Happening = Literal["champion", "rollback", "alarm", "trigger", "training", "failure", "verdict", "approval"]
 
@@ -187,7 +187,7 @@ def _alarms(windows: Sequence[Window]) -> Iterator[Event]:
         if news:
             yield _alarm(one, f"drift in {', '.join(news)}")
         if one.falling and not falling:
-            how = f": live {one.metric} {shown(one.live)}" if one.live else ""
+            how = f": live {one.metric} {one.live.shown}" if one.live else ""
             yield _alarm(one, f"answers are wrong more often than verified{how}")
         columns, falling = set(one.alarms), one.falling
 
@@ -223,7 +223,7 @@ def _says(looks: Sequence[Window], events: Sequence[Event]) -> str:
     live = [one for one in looks if one.live]
     said = [f"{len(looks):,} looks" if len(looks) != 1 else "One look"]
     if live and live[0].live and live[-1].live:
-        said.append(f"live {live[-1].metric} from {live[0].live.value:.4f} to {live[-1].live.value:.4f}")
+        said.append(f"live {live[-1].metric} from {figure(live[0].live.value)} to {figure(live[-1].live.value)}")
     for kind, name in (
         ("alarm", "alarms"),
         ("training", "trainings"),

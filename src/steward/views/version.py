@@ -31,7 +31,6 @@ from steward.records import (
 from steward.views.entries import actor, describe
 from steward.views.evidence import Evidence
 from steward.views.model import verdict_of
-from steward.views.states import shown
 from steward.views.timeline import Event, Window, alarms_of, thinned, windows_of
 
 KINDS = ("decision", "promotion", "verdict", "approval", "opening")
@@ -311,7 +310,7 @@ def _lineage(run: _Run, registered: Entry, entries: Sequence[Entry]) -> Iterator
         yield _step("roles", f"{says} rows, by {run.roles.by}", made.roles)
     for reference, candidate in run.candidates:
         value = (
-            f"{candidate.metric} {shown(candidate.validation)}" if candidate.validation else candidate.error or "failed"
+            f"{candidate.metric} {candidate.validation.shown}" if candidate.validation else candidate.error or "failed"
         )
         yield _step(f"candidate {candidate.name}", value, reference)
     if made and run.selection:
@@ -393,8 +392,8 @@ def _says(number: int, reigns: Sequence[Reign], windows: Sequence[Window], metri
     days = sum(((one.until or at) - one.since for one in reigns), timedelta()) / timedelta(days=1)
     how = "serves" if reigns[-1].until is None else "served"
     live = [one.live for one in windows if one.live]
-    measured = f"; live {metric} at the end {shown(live[-1])}" if live else "; how right it was is not known"
-    return f"Version {number} {how} for {days:,.1f} days, {len(windows):,} looks{measured}."
+    measured = f"; live {metric} at the end {live[-1].shown}" if live else "; how right it was is not known"
+    return f"Version {number} {how} for {days:,.1f} days, {len(windows):,} look{'' if len(windows) == 1 else 's'}{measured}."
 
 
 def compare(workspace: Workspace, model: ModelFile, left: int, right: int, at: datetime) -> Comparison:
@@ -423,7 +422,7 @@ def _line(topic: str, name: str, left: str, right: str) -> Compared:
 
 def _measured(topic: str, name: str, metric_a: str, metric_b: str, a: Estimate | None, b: Estimate | None) -> Compared:
     """A metric of both; each was measured on rows of its own, so that one is only called better where intervals part."""
-    told = [f"{metric} {shown(one)}" if one else "unknown" for metric, one in ((metric_a, a), (metric_b, b))]
+    told = [f"{metric} {one.shown}" if one else "unknown" for metric, one in ((metric_a, a), (metric_b, b))]
     better = None
     if a and b and metric_a == metric_b and (a.low > b.high or b.low > a.high):
         better = "left" if (a.value > b.value) == (metric_a not in ERRORS) else "right"

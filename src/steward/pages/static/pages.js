@@ -28,7 +28,9 @@ if (outside) {
 function localise(time) {
   const moment = new Date(time.dateTime);
   if (Number.isNaN(moment.valueOf()) || "plain" in time.dataset) return;
-  time.textContent = new Intl.DateTimeFormat(navigator.language, { dateStyle: "medium", timeStyle: "short" }).format(moment);
+  const year = moment.getFullYear() === new Date().getFullYear() ? undefined : "numeric";
+  const parts = { day: "numeric", month: "short", year, hour: "numeric", minute: "2-digit" };
+  time.textContent = new Intl.DateTimeFormat(navigator.language, parts).format(moment);
 }
 
 // The frame is a sandbox: a link that leaves it is followed by the page around it.
@@ -43,10 +45,12 @@ function leave(event) {
   twin.click();
 }
 
-// A table of links is one stop of the Tab key; arrows move inside it.
+// A table of links is one stop of the Tab key; arrows move inside it. What is newest, at its right end, is shown first.
 function walk(table) {
   const links = [...table.querySelectorAll("td a")];
-  links.forEach((link, place) => { link.tabIndex = place ? -1 : 0; });
+  const newest = table.rows[1]?.querySelector("td:last-child a");
+  links.forEach((link) => { link.tabIndex = link === newest ? 0 : -1; });
+  table.parentElement.scrollLeft = table.scrollWidth;
   table.addEventListener("keydown", (event) => {
     const cell = event.target.closest("td");
     const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
