@@ -304,6 +304,15 @@ def test_a_training_that_a_trigger_started_plans_with_the_loss(place):
     assert (found.version, triggers(found), found.new_rows) == (2, [], 0)
 
 
+def test_outcomes_that_no_training_would_have_teach_nothing(place):
+    served = place.serve(rows(800, 9_000, START, 6, seed=2, limit=300))
+    place.outcomes(served, START + 7 * DAY)
+    found = place.look(START + 8 * DAY)
+    assert (found.alarm_since is not None, found.question) == (True, None)
+    place.change(source={"outcomes": True})
+    assert place.look(START + 9 * DAY).question.skill.chance > 0.99
+
+
 def test_what_looks_have_asked_is_part_of_the_verdict(place):
     """The world changes; look after look says that newer rows teach a better model, and the verdict knows it."""
     for day in range(6):
@@ -321,7 +330,7 @@ def test_what_looks_have_asked_is_part_of_the_verdict(place):
 
 
 def test_a_question_is_asked_of_rows_that_nobody_learned_from(place, monkeypatch):
-    """And of each once: what teaches is older than what is asked, and never sealed."""
+    """And of each once: what teaches is older than what is asked, and never sealed. At first the older half teaches."""
     taught, asked = [], []
     refit = question.tuning.refit
     monkeypatch.setattr(
@@ -336,10 +345,12 @@ def test_a_question_is_asked_of_rows_that_nobody_learned_from(place, monkeypatch
     for day, frame in enumerate(new):
         place.add(frame, f"day {day}")
         found = place.look(START + (day + 1) * DAY)
-    assert found.question.rows == sum(map(len, open_rows))
-    assert asked == [len(frame) for frame in open_rows for _ in ("gain", "skill")]
-    for day, lesson in enumerate(taught):
-        assert set(lesson[PAST:]) == {value for frame in open_rows[:day] for value in frame["files"]}
+    middle = len(open_rows[0]) // 2
+    questions = [open_rows[0][middle:], *open_rows[1:]]
+    lessons = [open_rows[0][:middle], open_rows[0], pd.concat(open_rows[:2])]
+    assert found.question.rows == sum(map(len, questions))
+    assert asked == [len(frame) for frame in questions for _ in ("gain", "skill")]
+    assert [set(given[PAST:]) for given in taught] == [set(frame["files"]) for frame in lessons]
     few = rows(10, 20_000, START + 3 * DAY, 1, seed=9)
     place.add(few, "few")
     assert place.look(START + 4 * DAY).question == found.question, "ten rows are not worth a training"
@@ -538,6 +549,7 @@ def test_a_regression_of_groups_without_times(towns):
     assert triggers(third)[0] == "accuracy"
     assert third.triggers[0]["loss"] == pytest.approx(1 - third.verified.value / third.live.value)
     assert third.alarm_since is not None
+    assert third.question.asked_at == START + 3 * DAY
     assert third.question.gain.value < 0.05, "noise cannot be learned, and nobody pretends that it can"
 
 

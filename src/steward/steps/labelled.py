@@ -119,6 +119,9 @@ class Lessons:
     frame: pd.DataFrame
     truth: NDArray[Any]
 
+    def __len__(self) -> int:
+        return len(self.times)
+
     def __getitem__(self, kept: Mask) -> "Lessons":
         return Lessons(self.times[kept], self.units[kept], self.frame[kept].reset_index(drop=True), self.truth[kept])
 

@@ -18,7 +18,7 @@ from steward.core import estimators, splitting, tuning, verification
 from steward.errors import ArtifactDamaged, CandidateFailed
 from steward.io.workspace import Workspace
 from steward.records import DirectQuestion, Roles
-from steward.steps.labelled import Champion, Found, Judged
+from steward.steps.labelled import Champion, Found, Judged, Lessons
 from steward.steps.looks import FEWEST_ROWS, keep_units, unread
 from steward.steps.rows import learning_rows
 
@@ -38,34 +38,37 @@ def ask(
     anew: bool,
     at: datetime,
 ) -> DirectQuestion | None:
-    """Ask again if there are rows enough that were not asked.
+    """Ask again if there are rows enough that were not asked, and others to learn from.
 
     Parameters
     ----------
-    before : what was answered at earlier looks at this version.
-    anew : has an alarm just begun? Then what was answered before it counts no more, and the older half of the rows teaches,
-        so that an answer is here at once.
+    before : what was answered at earlier looks at this version. For the first time the older half of the rows teaches.
+    anew : has an alarm just begun? Then what was answered before it counts no more, and the older half teaches again, so that
+        an answer is here at once.
 
     Returns
     -------
     What is known now; `before` if nothing new was asked.
     """
-    rows = found.rows
-    asked = _newer_half(rows) if anew else unread(workspace, rows, before.until, before.units) if before else _all(rows)
+    rows, known = found.rows, None if anew else before
+    asked = unread(workspace, rows, known.until, known.units) if known else _newer_half(rows)
+    if model.split.by == "group":  # rows of a group are alike: half of the groups only teach
+        asked &= splitting.numbers_of(rows.units) % 2 == 0
     had = sum(workspace.load(Roles, champion.predictor.made.roles).rows.values())
-    if asked.sum() < max(FEWEST_ROWS, 0 if anew else WORTH_ASKING * had):
+    lessons = _older(found.lessons, rows[asked])
+    if asked.sum() < max(FEWEST_ROWS, 0 if anew else WORTH_ASKING * had) or not len(lessons):
         return before
     try:
-        answers = _taught(workspace, model, champion, found, asked)
+        answers = _taught(workspace, champion, lessons, rows[asked].frame, model.classes)
     except (CandidateFailed, ArtifactDamaged):
         return before
     both = rows.truth[asked], answers, rows.answers[asked], model.classes
     gain = verification.skill(model.metric, *both, seed=0)
     skill = verification.skill(verification.SKILLS[model.task], *both, seed=0)
     count = int(asked.sum())
-    if before and not anew:
-        gain, skill = verification.pooled(before.gain, gain), verification.pooled(before.skill, skill)
-        count += before.rows
+    if known:
+        gain, skill = verification.pooled(known.gain, gain), verification.pooled(known.skill, skill)
+        count += known.rows
     return DirectQuestion(
         asked_at=at,
         winner=champion.predictor.made.name,
@@ -77,27 +80,24 @@ def ask(
     )
 
 
-def _all(rows: Judged) -> Mask:
-    return np.ones(len(rows), dtype=bool)
-
-
 def _newer_half(rows: Judged) -> Mask:
     newer = np.zeros(len(rows), dtype=bool)
     newer[np.argsort(rows.times, kind="stable")[len(rows) // 2 :]] = True
     return newer
 
 
-def _taught(
-    workspace: Workspace, model: ModelFile, champion: Champion, found: Found, asked: Mask
-) -> NDArray[np.float64]:
-    """Answers to the asked rows of the champion's family and parameters, trained on its rows and on newer ones.
+def _older(lessons: Lessons, asked: Judged) -> Lessons:
+    """Those that are older than all rows that are asked, and of none of their units."""
+    oldest = np.nanmin(asked.times, initial=np.inf)
+    theirs = np.isin(splitting.numbers_of(lessons.units), splitting.numbers_of(asked.units))
+    return lessons[~theirs & ~(lessons.times >= oldest)]
 
-    These are rows that the next training would have: older than all that are asked, and of none of their units.
-    """
-    made, trained, rows = champion.predictor.made, champion.predictor.model, found.rows[asked]
-    oldest = np.nanmin(rows.times) if not np.isnan(rows.times).all() else np.inf
-    theirs = np.isin(splitting.numbers_of(found.lessons.units), splitting.numbers_of(rows.units))
-    new = found.lessons[~theirs & ~(found.lessons.times >= oldest)]
+
+def _taught(
+    workspace: Workspace, champion: Champion, new: Lessons, asked: pd.DataFrame, classes: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """Answers of the champion's family and parameters, trained on its rows and the new ones."""
+    made, trained = champion.predictor.made, champion.predictor.model
     known = learning_rows(workspace, trained, made.roles, splitting.ROLES)
     columns = list(trained.columns)
     learned = pd.concat([known.frame, new.frame.reindex(columns=columns)], ignore_index=True)
@@ -106,6 +106,6 @@ def _taught(
     how: dict[str, Any] = {"times": times, "seed": made.seed, "threads": workspace.settings.threads}
     pipeline = tuning.refit(trained, made.name, made.params, learned, truth, **how)
     kinds = dict(made.inputs)
-    frame = rows.frame.reindex(columns=columns)
+    frame = asked.reindex(columns=columns)
     answers = inference.pipeline_engine(pipeline, kinds)({name: frame[name].to_numpy() for name in kinds})
-    return estimators.align(answers, pipeline.classes_, model.classes) if model.classes else answers
+    return estimators.align(answers, pipeline.classes_, classes) if classes else answers
