@@ -254,6 +254,22 @@ def test_the_page_and_the_command_tell_the_same(company, played, invoke, tmp_pat
     assert document["policies"][1]["retrainings"] == 2
 
 
+def test_a_column_that_begins_later_is_taken_into_the_model_file_and_asks_for_a_training(tmp_path):
+    """From the change on a new tool turns the outcome over, and nothing else does."""
+    frame = rows(changes=DAYS)
+    tool = np.where(frame["asked"] < BEGAN + timedelta(days=CHANGES), None, np.where(frame.index % 2, "old", "new"))
+    turned = {"Low": "High", "High": "Low"}
+    outcome = frame["outcome"].where(tool != "new", frame["outcome"].map(turned))
+    column = "  tool: {type: category, open: true, nullable: true}\ncandidates"
+    company = Company.of(tmp_path, frame.assign(tool=tool, outcome=outcome), MODEL.replace("candidates", column))
+    found = company.play(policies=["every:1", "steward:on=[new_feature]"])
+    every, steward = (one.windows for one in found.policies)
+    assert [(one.number, one.verdict) for one in steward if one.reason] == [(3, "promote")]
+    assert "columns that version 1 does not know: tool" in steward[2].reason
+    assert steward[2].value < 0.6
+    assert min(steward[3].value, every[3].value) > 0.9
+
+
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     from typer.testing import CliRunner
@@ -499,8 +515,11 @@ class Production:
         come = self.frame["requested_at"] + DELAY
         self.frame[come < end].to_parquet(self.table, index=False)
         news = self.frame[(come >= start) & (come < end) & (self.frame["requested_at"] >= since)]
-        for key, label, at in zip(news["deployment_id"], news["risk_level"], come[news.index], strict=True):
-            self.workspace.predictions.add_outcomes(self.model, [{"key": key, "label": label}], at.to_pydatetime())
+        told = [
+            {"key": key, "label": label} for key, label in zip(news["deployment_id"], news["risk_level"], strict=True)
+        ]
+        times = [at.timestamp() for at in come[news.index]]
+        self.workspace.predictions.add_outcomes(self.model, told, end, received=times)
 
     def train(self, at: datetime, decision: Decision | None) -> pipeline.Outcome:
         said = decision.reason if decision else "the beginning"

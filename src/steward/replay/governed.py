@@ -25,10 +25,10 @@ from steward.io.predictions import Logged
 from steward.io.workspace import Workspace
 from steward.pipeline import Event, Look
 from steward.prediction import Model
-from steward.records import Accuracy, Candidate, Challenger, Decision, Promotion, Verdict
+from steward.records import Accuracy, Candidate, Challenger, Decision, Promotion
 from steward.replay.past import Past, Window, columns_of
 from steward.replay.policies import Policy, Seen
-from steward.replay.stage import Place
+from steward.replay.stage import Place, write
 
 FIRST = "first"
 """Whose ledger holds the first version; every policy begins with a copy of it."""
@@ -69,7 +69,7 @@ def first_version(place: Place, model: ModelFile, at: datetime) -> dict[str, Any
             f"the first version did not earn its promotion and was promoted by hand: {' '.join(outcome.promotion.reasons)}"
         )
     made = {"training": _training(outcome), "says": says, "seconds": clock.seconds()}
-    _write(path, made)
+    write(path, made)
     return made
 
 
@@ -123,6 +123,8 @@ class _Clock:
             self.fits += event.record.search_seconds + event.record.fit_seconds
         elif isinstance(event.record, Challenger):
             self.fits += event.record.fit_seconds
+        elif isinstance(event.record, Accuracy) and (question := event.record.question):
+            self.fits += question.fit_seconds if question.asked_at == event.record.at else 0.0
 
     def seconds(self) -> dict[str, float]:
         return {"all": perf_counter() - self.began, "fits": self.fits}
@@ -193,7 +195,7 @@ class Course:
         self._let_labels_arrive(workspace, window)
         found = self._decided(workspace, window, clock)
         self.place.keep(self.slug, window.number)
-        _write(self._file(window), {"window": window.number, "version": champion, **found, "seconds": clock.seconds()})
+        write(self._file(window), {"window": window.number, "version": champion, **found, "seconds": clock.seconds()})
 
     def _serve(self, workspace: Workspace, window: Window) -> int:
         """Answer and log every row of the window; the number of the version that did."""
@@ -255,15 +257,14 @@ class Course:
 
     def _decided(self, workspace: Workspace, window: Window, clock: _Clock) -> dict[str, Any]:
         """What was seen and decided at the end of a window, and what came of it."""
-        model = self.policy.model_file(self.model)
-        look, says = self._look(workspace, model, window)
+        stands = self.past.model_at(window.end, self.windows[0].start)
+        model = self.policy.model_file(stands)
+        look, says = self._look(workspace, model, window, clock)
         decision = self._decision(workspace, model, look, window)
         training, refused = None, None
         if decision and window is not self.windows[-1]:
             try:
-                training = _training(
-                    _train(workspace, self.model, decision, window.end, f"window {window.number}", clock)
-                )
+                training = _training(_train(workspace, stands, decision, window.end, f"window {window.number}", clock))
             except StewardError as problem:
                 if problem.retryable:
                     raise
@@ -279,11 +280,13 @@ class Course:
             "says": says,
         }
 
-    def _look(self, workspace: Workspace, model: ModelFile, window: Window) -> tuple[Look | None, list[str]]:
+    def _look(
+        self, workspace: Workspace, model: ModelFile, window: Window, clock: _Clock
+    ) -> tuple[Look | None, list[str]]:
         if self.policy.kind == "every":
             return None, []
         try:
-            return pipeline.monitor(workspace, model, at=window.end), []
+            return pipeline.monitor(workspace, model, at=window.end, on_event=clock.hear), []
         except ClockWentBack:
             raise
         except StewardError as problem:
@@ -368,21 +371,6 @@ def _alarms(look: Look) -> list[dict[str, Any]]:
         for one in getattr(record, "triggers", ())
         if one["kind"] in ("data_drift", "concept_drift", "accuracy")
     ]
-
-
-def _write(path: Path, document: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
-    part.replace(path)
-
-
-def verified_at(workspace: Workspace, model: ModelFile, version: int) -> Verdict | None:
-    """What the opening of a version showed."""
-    digest = workspace.registry.version(model.name, version).digest
-    entry = workspace.ledger.find(model.name, Verdict.kind, digest)
-    return Verdict.model_validate({**entry.body, "at": entry.at}) if entry else None
 
 
 def raw_answers(place: Place, slug: str, window: int, *, rival: bool = False) -> NDArray[np.float64] | None:

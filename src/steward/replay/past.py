@@ -33,6 +33,8 @@ ROW, ARRIVES = "@place", "@arrives"
 END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 TABLE, ASKED = "table.parquet", "asked.parquet"
 MICROSECOND = timedelta(microseconds=1)
+TAKEN_IN = 50
+"""Labelled rows with a value that make somebody take a new column into the model file."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,24 @@ class Past:
         """Accepted rows whose label is final at a moment."""
         final = self.times <= (at - self.model.label.mature_after).timestamp()
         return np.flatnonzero(self.accepted & final & (self.arrives < at.timestamp()))
+
+    def model_at(self, at: datetime, start: datetime) -> ModelFile:
+        """The model file as it would have been: a column that has no value before the start is taken in once it has.
+
+        The whole file where more than the column needs it: a feature, a slice or an action.
+        """
+        before, known = self.frame[self.times < start.timestamp()], self.frame.iloc[self.known(at)]
+        late = [
+            name for name in self.model.columns if before[name].isna().all() and known[name].notna().sum() < TAKEN_IN
+        ]
+        if not late:
+            return self.model
+        document = self.model.model_dump(mode="json", by_alias=True)
+        document["columns"] = {name: one for name, one in document["columns"].items() if name not in late}
+        try:
+            return ModelFile.model_validate(document)
+        except ValueError:
+            return self.model
 
     @property
     def labelled(self) -> NDArray[np.bool_]:

@@ -26,7 +26,7 @@ from steward.records import digest_of
 from steward.replay.governed import FIRST
 from steward.replay.past import Past, Window, columns_of
 from steward.replay.policies import Policy
-from steward.replay.stage import Place
+from steward.replay.stage import Place, write
 
 FEWEST_ROWS = 30
 """Labelled rows that a floor is held against; fewer decide nothing."""
@@ -45,10 +45,7 @@ class Trainings:
         path = self._file(number)
         if not path.exists():
             made = self._first() if number == 0 else self._trained(number)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(made), encoding="utf-8")
-            part.replace(path)
+            write(path, made)
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
@@ -72,13 +69,15 @@ class Trainings:
 
     def _trained(self, number: int) -> dict[str, Any]:
         begun, past, window = perf_counter(), past_of(self.place.past, self.model), self.windows[number - 1]
-        made = Model(self.model, workspace=self.place.workspace(FIRST, self.windows[0].start)).predictor.made
+        start = self.windows[0].start
+        made = Model(self.model, workspace=self.place.workspace(FIRST, start)).predictor.made
+        model = past.model_at(window.end, start)
         known = past.known(window.end)
         error, fits = None, 0.0
         try:
             fitting = perf_counter()
             pipeline = tuning.refit(
-                self.model,
+                model,
                 made.name,
                 made.params,
                 past.frame.iloc[known],
@@ -89,7 +88,8 @@ class Trainings:
             )
             fits = perf_counter() - fitting
             columns = columns_of(past, slice(_later(past, window.end), len(past)))
-            raw = pipeline_engine(pipeline, made.inputs)(columns)
+            inputs = {name: column.type for name, column in model.columns.items()}
+            raw = pipeline_engine(pipeline, inputs)(columns)
             self._keep(
                 number, estimators.align(raw, pipeline.classes_, self.model.classes) if self.model.classes else raw
             )

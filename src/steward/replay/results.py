@@ -1,7 +1,7 @@
 """What a replay found, with hindsight: labels that no policy could know are used here and nowhere else."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -310,8 +310,3 @@ def seconds_of(parts: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, 
         name: {what: float(sum(one[what] for one in measured)) for what in ("all", "fits")}
         for name, measured in parts.items()
     }
-
-
-def facts_json(facts: Facts) -> dict[str, Any]:
-    """For tests and benchmarks: without the answers."""
-    return {name: value for name, value in asdict(facts).items() if name not in ("raw", "rival")}

@@ -161,7 +161,7 @@ class _Course:
     def play(self, jobs: int, on_event: OnProgress) -> None:
         total = len(self.looking) * len(self.windows) + len(self.counted) + 1
         on_event(Progress(0, total, "first version"))
-        governed.first_version(self.place, self.model, self.windows[0].start)
+        self._first()
         self.trainings.train(0)
         if jobs == 1:
             self._play_here(total, on_event)
@@ -240,7 +240,8 @@ class _Course:
         )
 
     def _first(self) -> dict[str, Any]:
-        return governed.first_version(self.place, self.model, self.windows[0].start)
+        start = self.windows[0].start
+        return governed.first_version(self.place, self.past.model_at(start, start), start)
 
     def _facts(self, policy: Policy, first: dict[str, Any]) -> tuple[list[Facts], dict[int, float]]:
         """What a policy left behind, window by window, and what the openings of its versions showed."""

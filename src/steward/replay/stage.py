@@ -3,6 +3,7 @@
 Production's workspace is asked for the source once. After that nothing of it is opened.
 """
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -87,6 +88,14 @@ class Place:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def write(path: Path, document: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+    part.replace(path)
+
+
 def _copy(database: Path, target: Path) -> None:
     """Whole or not at all, whoever has it open."""
     part = target.with_suffix(".part")
@@ -117,7 +126,7 @@ class _Then(Workspace):
 
     @cached_property
     def artifacts(self) -> Artifacts:
-        return _Artifacts(self.store, self.settings.trusted_types)
+        return ArtifactsHere(self.store, self.settings.trusted_types)
 
     @property
     def commit(self) -> None:
@@ -130,7 +139,7 @@ class _Then(Workspace):
         return super().remember(record, [*inputs, *own], make)
 
 
-class _Artifacts(Artifacts):
+class ArtifactsHere(Artifacts):
     """Tries files in this process: a replayed version serves nobody, and a process takes longer than most trainings."""
 
     def answers_in_clean_process(self, challenger: Challenger, timeout: float = CLEAN_PROCESS_SECONDS) -> str | None:  # noqa: ARG002
