@@ -642,6 +642,8 @@ class DirectQuestion(Value):
     """The same as `skill`, in the model's metric."""
     skill: Skill
     """New against champion, paired."""
+    fit_seconds: float = 0.0
+    """Of the last time."""
     until: dict[str, float] = {}
     """How far rows were asked, seconds since 1970: of served predictions and of the source."""
     units: File | None = None

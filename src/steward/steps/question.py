@@ -6,6 +6,7 @@ of them than are sealed. No sealed row is looked at.
 """
 
 from datetime import datetime
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from steward.steps.labelled import Champion, Found, Judged, Lessons
 from steward.steps.looks import FEWEST_ROWS, keep_units, unread
 from steward.steps.rows import learning_rows
 
-WORTH_ASKING = 0.01
+WORTH_ASKING = 0.02
 """New rows, as a share of those that the champion had: with fewer a question costs a training and says little."""
 
 Mask = NDArray[np.bool_]
@@ -58,10 +59,12 @@ def ask(
     lessons = _older(found.lessons, rows[asked])
     if asked.sum() < max(FEWEST_ROWS, 0 if anew else WORTH_ASKING * had) or not len(lessons):
         return before
+    began = perf_counter()
     try:
         answers = _taught(workspace, champion, lessons, rows[asked].frame, model.classes)
     except (CandidateFailed, ArtifactDamaged):
         return before
+    fit_seconds = perf_counter() - began
     both = rows.truth[asked], answers, rows.answers[asked], model.classes
     gain = verification.skill(model.metric, *both, seed=0)
     skill = verification.skill(verification.SKILLS[model.task], *both, seed=0)
@@ -75,6 +78,7 @@ def ask(
         rows=count,
         gain=gain,
         skill=skill,
+        fit_seconds=fit_seconds,
         until=dict(found.ripe_until),
         units=keep_units(workspace, rows),
     )
