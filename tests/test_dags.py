@@ -142,42 +142,6 @@ def test_a_batch_task_scores_and_may_run_again(trained, tmp_path, monkeypatch):
     assert task.pushed["error"]["error"] == "SourceMissing"
 
 
-RUN_DAG = """
-import json, sys
-from airflow.dag_processing.dagbag import DagBag
-bag = DagBag(sys.argv[1], bundle_name="steward")
-run = bag.dags[sys.argv[2]].test(run_conf=json.loads(sys.argv[3]))
-print(run.state)
-"""
-
-
-@pytest.mark.slow
-def test_the_dags_run_in_airflow(trained, tmp_path):
-    environment = {
-        **os.environ,
-        **trained.environment,
-        "AIRFLOW_HOME": str(tmp_path / "airflow"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-    }
-
-    def run(*command):
-        return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
-
-    def run_dag(dag_id, form):
-        ran = run(sys.executable, "-c", RUN_DAG, str(ROOT / "dags"), dag_id, json.dumps(form))
-        assert ran.stdout.splitlines()[-1] == "success", ran.stdout[-3000:] + ran.stderr[-3000:]
-
-    migrated = run(sys.executable, "-m", "airflow", "db", "migrate")
-    assert migrated.returncode == 0, migrated.stderr
-    output = tmp_path / "answers.csv"
-    run_dag("risk.score", {"input": str(trained.rows), "output": str(output)})
-    assert len(pd.read_csv(output)) == 600
-    run_dag("risk.monitor", {})
-    ledger = Workspace(Settings.from_environment(trained.environment)).ledger
-    assert [len(ledger.entries("risk", kind)) for kind in ("observation", "decision")] == [1, 1]
-
-
 def test_the_monitor_has_the_edges_of_its_stages_and_asks_only_when_it_decides_to():
     dag = airflow_tasks.monitor_dag(model_of(TEXT))
     assert set(dag.task_ids) == {stage.name for stage in MONITORING}

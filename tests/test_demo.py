@@ -2,9 +2,14 @@
 
 import re
 import socket
+from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
+from steward import demo
+from steward.examples import deployments
 from steward.standalone import free_port
 
 
@@ -37,6 +42,33 @@ def test_the_whole_story_is_told_and_on_record(played):
     verdict = workspace.ledger.entries("deployment_risk", "verdict")[-1].body
     assert verdict["test"]["champion"]["version"] == 1
     assert set(verdict["test"]["overlap"].values()) == {0}
+
+
+@pytest.mark.slow
+@pytest.mark.airflow
+@pytest.mark.timeout(900)
+def test_a_batch_is_scored_in_airflow(played, tmp_path):
+    waiting, answers = tmp_path / "waiting.parquet", tmp_path / "answers.parquet"
+    deployments.simulate(50, first=2 * deployments.PAST).drop(columns="risk_level").to_parquet(waiting)
+    run_id = played.api.trigger("deployment_risk.score", {"input": str(waiting), "output": str(answers)})
+    assert played.await_state("deployment_risk.score", run_id) == "success"
+    assert len(pd.read_parquet(answers)) == 50
+
+
+STEPS = ("_follow_training", "_has_champion", "_use_service", "_live_on", "_show_curl")
+
+
+@pytest.mark.parametrize("missing", [*STEPS, None])
+def test_the_exit_code_is_0_only_if_every_step_of_the_story_happened(missing, tmp_path, monkeypatch):
+    monkeypatch.setenv("STEWARD_HOME", str(tmp_path))
+    monkeypatch.setenv("STEWARD_MODELS", str(Path(__file__).parents[1] / "models"))
+    for name in ("_simulate", "start_site"):
+        monkeypatch.setattr(demo, name, lambda *_: None)
+    airflow = SimpleNamespace(await_dag=lambda _: None, trigger=lambda *_: "run")
+    monkeypatch.setattr(demo, "AirflowApi", lambda _: airflow)
+    for name in STEPS:
+        monkeypatch.setattr(demo, name, lambda *_, happened=name != missing: happened)
+    assert demo.run(once=True) == (0 if missing is None else 1)
 
 
 def test_a_taken_port_is_passed_over():

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,7 @@ def test_environment_names_exist(name):
             assert option in known_options()[section]
 
 
+@cache
 def known_options() -> dict[str, set[str]]:
     import airflow
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from steward.core import estimators
 from steward.io.workspace import Workspace
 from steward.records import Challenger, Estimate, Promotion, Reference, Test, Verdict
 from steward.serving.versions import Versions
+from tests.conftest import plain_workspace_in
 
 AT = datetime(2026, 2, 1, tzinfo=UTC)
 ANY = Estimate(value=0.9, low=0.88, high=0.92)
@@ -77,11 +79,11 @@ def model_file(folder: Path, task: str, family: str) -> ModelFile:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, new_workspace) -> Workspace:
+def workspace(tmp_path_factory) -> Workspace:
     folder = tmp_path_factory.mktemp("identical")
     rows_of(300).to_parquet(folder / "rows.parquet")
-    made = new_workspace(folder / "home")
-    return Workspace(type(made.settings)(**{**vars(made.settings), "models": folder / "models"}))
+    made = plain_workspace_in(folder / "home")
+    return type(made)(replace(made.settings, models=folder / "models"))
 
 
 def crown(workspace: Workspace, model: ModelFile, challenger: Reference) -> Challenger:

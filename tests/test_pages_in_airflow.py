@@ -189,7 +189,7 @@ def test_steward_is_in_the_menu_and_says_what_the_command_line_says(admin, playe
     found = status(played, "deployment_risk")
     live = found["live_accuracy"]
     assert f"version {found['champion']['version']}" in row
-    assert value(live["value"], live.get("metric", "")) in row
+    assert value(live["value"]) in row
     if found["sealed_rows"]["value"] is not None:
         assert number(found["sealed_rows"]["value"]) in row
     assert found["state"] in row

@@ -220,7 +220,7 @@ def test_killed_at_a_random_moment_and_repeated(moment: Moment, processes: ForkS
         victim.join((number + drawn.random()) / KILLS * seconds)
         victim.kill()
         victim.join()
-        again = in_fresh_process(processes, moment, opened(home))
+        again = moment.repeated(opened(home))
         assert is_as_expected(moment, opened(home), again), f"killed after {number} of {KILLS} parts of {seconds:.1f} s"
 
 

@@ -125,11 +125,10 @@ def _run(console: Console, settings: Settings, *, once: bool, fresh: bool, form:
         promoted = _follow_training(console, Workspace(settings), api, run_id)
         served = _has_champion(settings) and _use_service(console, site, programs)
         renewed = promoted and served and _live_on(console, Workspace(settings), api, ServiceApi(site, MODEL))
-        if served:
-            _show_curl(console, site)
+        shown = served and _show_curl(console, site)
         if not once:
             _serve(console, site)
-    return 0 if renewed else 1
+    return 0 if renewed and shown else 1
 
 
 @contextmanager

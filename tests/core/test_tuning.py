@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -82,12 +83,19 @@ def search(model, candidate, frame, truth, *, train=TRAIN, seed=5, **options):
     )
 
 
+@cache
+def searched(candidate, task="classification", make=model_file):
+    """A search that several tests ask for, and the trials that were told on the way."""
+    seen = []
+    return search(make(task), candidate, *rows(task), on_trial=seen.append), seen
+
+
 def fingerprint():
     """Every bit of a search of every family, in a way that another process can print."""
     model = model_file()
     digest = hashlib.sha256()
     for candidate in model.candidate_names:
-        result = search(model, candidate, *rows())
+        result, _ = searched(candidate)
         digest.update(repr((result.params, result.loss, [trial.params for trial in result.trials])).encode())
         digest.update(result.predictions.tobytes())
     return digest.hexdigest()
@@ -101,8 +109,7 @@ class TestEveryFamily:
         model = make(task)
         candidate = model.families[position]
         frame, truth = rows(task)
-        seen = []
-        result = search(model, candidate, frame, truth, on_trial=seen.append)
+        result, seen = searched(candidate, task, make)
 
         assert tuple(seen) == result.trials
         assert [trial.number for trial in result.trials] == [0, 1]
@@ -145,7 +152,7 @@ def test_predictions_on_validation_rows_are_those_of_the_chosen_rounds():
 def test_copies_of_different_seeds_answer_with_their_mean(task, candidate):
     frame, truth = rows(task)
     model = model_file(task)
-    params = search(model, candidate, frame, truth).params | {"copies": 3}
+    params = searched(candidate, task)[0].params | {"copies": 2, "max_iter": 20}
     copies = [
         tuning.refit(model, candidate, params | {"copies": 1}, frame, truth, seed=5 + i, threads=1)
         for i in range(params["copies"])
@@ -163,7 +170,7 @@ def test_searches_of_several_candidates_share_their_rows():
     for candidate in model.candidate_names:
         one = tuning.Search(candidate, shared, seed=5, threads=1)
         one.try_next(), one.try_next()
-        assert one.result().predictions.tobytes() == search(model, candidate, frame, truth).predictions.tobytes()
+        assert one.result().predictions.tobytes() == searched(candidate)[0].predictions.tobytes()
 
 
 class TestFolds:
@@ -259,7 +266,7 @@ def test_a_setting_behind_the_best_on_the_first_folds_is_spared_the_others():
 
 @pytest.mark.parametrize(("candidate", "most"), [("random_forest", 100), ("neural_network", 60), ("decision_tree", 1)])
 def test_a_trial_says_how_far_it_was_trained(candidate, most):
-    trials = search(model_file(), candidate, *rows()).trials
+    trials = searched(candidate)[0].trials
     assert all(0 < stages <= most for trial in trials for stages in trial.stages)
 
 

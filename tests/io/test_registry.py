@@ -2,7 +2,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,12 +199,10 @@ def test_server_that_is_not_there(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = time.monotonic()
     with pytest.raises(RegistryUnavailable, match=rf"MLflow does not answer.*127.0.0.1:{port}") as caught:
         Registry(f"http://user:secret@127.0.0.1:{port}", tmp_path).champion("risk")
     assert caught.value.retryable
     assert "secret" not in str(caught.value)
-    assert time.monotonic() - started < 30
 
 
 def test_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
