@@ -159,7 +159,7 @@ def new_champion(told):
         (failed, "held", "The last training ended without a verdict: too few sealed rows."),
         (was_not_better_on_schedule, "healthy", "Live accuracy 0.9000 (0.8800 to 0.9200) on 500 labelled rows: as verified."),
         (stopped_training, "healthy", "as verified."),
-        (new_champion, "healthy", "Version 2 serves; how right it is live is not known yet. Nobody has looked at it yet: `steward monitor risk` does."),
+        (new_champion, "healthy", "Version 2 serves; how right it is live is not known yet. Nobody has looked at this version yet: `steward monitor risk` does."),
         (lambda told: (told.trained(), told.looked()), "healthy", "Outcomes of its predictions are waited for."),
     ],
 )  # fmt: skip
@@ -192,7 +192,7 @@ def test_looks_that_stop_are_told(workspace):
     [row] = overview(workspace, [told.model], AT).rows
     assert row.standing.state == "healthy"
     late, low = row.standing.warnings
-    assert late == "Nobody has looked at it since 2026-02-21 06:00 UTC, although monitor.schedule is @daily."
+    assert late == "No look at the model since 2026-02-21 06:00 UTC, although monitor.schedule is @daily."
     assert low == "Before labels, accuracy 0.7000 (0.6800 to 0.7200) is expected, under the floor of 0.85."
 
 

@@ -255,7 +255,7 @@ def _healthy(found: Known, figures: Mapping[str, Any]) -> str:
 def _to_do(found: Known, name: str) -> str:
     """What makes more known."""
     if not found.figures:
-        return f"Nobody has looked at it yet: `steward monitor {name}` does."
+        return f"Nobody has looked at this version yet: `steward monitor {name}` does."
     return "" if found.figures.get("live") else "Outcomes of its predictions are waited for."
 
 
@@ -264,7 +264,7 @@ def _warnings(found: Known) -> Iterator[str]:
     due = monitor.next_look(last) if last else None
     after = monitor.next_look(due) if due else None
     if found.champion is not None and after is not None and found.at > after:
-        yield f"Nobody has looked at it since {_minute(last)}, although monitor.schedule is {monitor.schedule}."
+        yield f"No look at the model since {_minute(last)}, although monitor.schedule is {monitor.schedule}."
     expected, floor = estimate(found.figures.get("estimate")), found.figures.get("floor")
     same = found.figures.get("metric") == found.figures.get("estimate_metric") == "accuracy"
     if expected and floor is not None and same and expected.high < floor:
