@@ -225,8 +225,8 @@ def champion(
 
     Passes if the whole interval lies above -margin; with margin 0 a tie is not enough. Fails if the whole interval
     lies below -margin. Anything else is not enough evidence of its own. It passes if looks at the champion have shown, with
-    a quarter of the error that `confidence` allows, that newer rows teach a better model, on rows that neither had learned, and the sealed rows agree: the
-    challenger is no worse on them by `metric`, and better by its squared errors.
+    a quarter of the error that `confidence` allows, that newer rows teach a better model, on rows that neither had learned,
+    and the sealed rows agree: the challenger is no worse on them by `metric`, and better by its squared errors.
 
     Parameters
     ----------

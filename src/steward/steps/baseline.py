@@ -236,7 +236,7 @@ class _Answered:
 def _answered(workspace: Workspace, model: ModelFile, made: Challenger, cut: _Cut) -> _Answered:
     found = winner_predictions(workspace, model, workspace.load(Selection, made.selection))
     trained = ModelFile.model_validate(made.model_file)
-    rows = learning_rows(workspace, trained, made.roles, ("train", "validation"))
+    rows = learning_rows(workspace, trained, made.roles, LEARNED)
     answers, folded = found or (np.zeros((0, len(model.classes)) if model.classes else 0), False)
     chosen = rows.choosing(trained, folded=folded)[: len(answers)]
     return _judged(model, answers, rows.truth[chosen], cut.window[chosen])

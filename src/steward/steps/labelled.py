@@ -173,12 +173,13 @@ def find_labelled(
     untrained = _untrained(workspace, champion, coming, opened)
     ripe = ~(fresh.marks.times > fresh.ripe_until)
     known = ~in_log & ~nameless & ~_learned(workspace, model, champion, answered)
-    taken = ripe & others & ~in_source
-    rows = _answered(champion, model, fresh, taken) + answered[known]
+    taken = ripe & ~in_source
+    lessons, alone = _read(model, fresh, taken), others[taken]
+    unasked = lessons[alone]
     return Found(
-        rows=rows,
-        lessons=_lessons(model, fresh, ripe & ~in_source, answered[known] if model.source.outcomes else None),
-        ripe_until=_read_until(model, fresh.marks.times[taken], answered.times[known], read_until, until, read),
+        rows=_answered(champion, model, unasked, fresh.marks.keys[taken][alone]) + answered[known],
+        lessons=_with_logged(lessons, answered[known], fresh.marks) if model.source.outcomes else lessons,
+        ripe_until=_read_until(model, unasked.times, answered.times[known], read_until, until, read),
         ripe_after=ripe_after,
         left_out=int((ripe & others & in_source).sum() + (in_log | nameless).sum()),
         new_rows=int(untrained.sum()),
@@ -482,42 +483,38 @@ def _learned(workspace: Workspace, model: ModelFile, champion: Champion, rows: J
     return np.isin(splitting.numbers_of(rows.keys), trained_on(workspace, champion.predictor.made.trained_units))
 
 
-def _answered(champion: Champion, model: ModelFile, fresh: _Fresh, kept: Mask) -> Judged:
-    """These fresh rows, answered by the champion now."""
-    frame, truth = _read(model, fresh, kept)
+def _read(model: ModelFile, fresh: _Fresh, kept: Mask) -> Lessons:
+    """These fresh rows of the source."""
+    import pyarrow as pa
+
+    frame, truth = learning_frame(model, []), np.zeros(0, dtype=object if model.classes else float)
+    if kept.any():
+        table = fresh.table.filter(pa.array(kept))
+        frame = pd.DataFrame(
+            {name: learning_column(table[name], column.type) for name, column in model.columns.items()}
+        )
+        truth = learning_column(table[contracts.LABEL], "category" if model.classes else "number")
+    return Lessons(fresh.marks.times[kept], fresh.marks.units[kept], frame, truth)
+
+
+def _answered(champion: Champion, model: ModelFile, rows: Lessons, keys: splitting.Units) -> Judged:
+    """These rows, answered by the champion now."""
     shape = (0, len(model.classes)) if model.classes else (0,)
-    answers = champion.contestant.answers(frame, model.classes) if len(frame) else np.zeros(shape)
-    rows = len(frame)
     return Judged(
-        times=fresh.marks.times[kept],
-        keys=fresh.marks.keys[kept],
-        units=fresh.marks.units[kept],
-        frame=frame,
-        truth=truth,
-        answers=answers,
-        served=np.zeros(rows, dtype=bool),
-        weights=np.ones(rows),
+        times=rows.times,
+        keys=keys,
+        units=rows.units,
+        frame=rows.frame,
+        truth=rows.truth,
+        answers=champion.contestant.answers(rows.frame, model.classes) if len(rows) else np.zeros(shape),
+        served=np.zeros(len(rows), dtype=bool),
+        weights=np.ones(len(rows)),
     )
 
 
-def _read(model: ModelFile, fresh: _Fresh, kept: Mask) -> tuple[pd.DataFrame, NDArray[Any]]:
-    """These fresh rows as a learning frame, and their truth."""
-    import pyarrow as pa
-
-    if not kept.any():
-        return learning_frame(model, []), np.zeros(0, dtype=object if model.classes else float)
-    table = fresh.table.filter(pa.array(kept))
-    frame = pd.DataFrame({name: learning_column(table[name], column.type) for name, column in model.columns.items()})
-    return frame, learning_column(table[contracts.LABEL], "category" if model.classes else "number")
-
-
-def _lessons(model: ModelFile, fresh: _Fresh, kept: Mask, logged: Judged | None) -> Lessons:
-    """Of the source, and of `source.outcomes` those that the source does not have."""
-    frame, truth = _read(model, fresh, kept)
-    found = Lessons(fresh.marks.times[kept], fresh.marks.units[kept], frame, truth)
-    if logged is None:
-        return found
-    alone = logged[~np.isin(splitting.numbers_of(logged.keys), splitting.numbers_of(fresh.marks.keys))]
+def _with_logged(found: Lessons, logged: Judged, known: _Marks) -> Lessons:
+    """And what only the prediction log has: with `source.outcomes` it would be part of a snapshot."""
+    alone = logged[~np.isin(splitting.numbers_of(logged.keys), splitting.numbers_of(known.keys))]
     return Lessons(
         np.concatenate([found.times, alone.times]),
         np.concatenate([found.units, alone.units]),

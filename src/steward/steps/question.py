@@ -56,8 +56,10 @@ def ask(
     if model.split.by == "group":  # rows of a group are alike: half of the groups only teach
         asked &= splitting.numbers_of(rows.units) % 2 == 0
     had = sum(workspace.load(Roles, champion.predictor.made.roles).rows.values())
+    if asked.sum() < max(FEWEST_ROWS, 0 if anew else WORTH_ASKING * had):
+        return before
     lessons = _older(found.lessons, rows[asked])
-    if asked.sum() < max(FEWEST_ROWS, 0 if anew else WORTH_ASKING * had) or not len(lessons):
+    if not len(lessons):
         return before
     began = perf_counter()
     try:
