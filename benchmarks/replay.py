@@ -3,22 +3,25 @@
     python benchmarks/replay.py                    # 50 windows, five policies, 25,000 rows, gradient boosting
     python benchmarks/replay.py --switches         # the demo's company with each of its drifts on its own
 
-The first prints seconds per window, and what share the loop takes beside the fits. The second replays a past and a month in which
+The first prints seconds per window, what share the loop takes beside the fits, and what memory all processes had. The second replays a past and a month in which
 one thing has changed: what was seen, when, and whether a training followed.
 """
 
 import argparse
 import os
-import resource
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from steward.config import ModelFile, Settings
 from steward.examples import deployments
@@ -29,6 +32,7 @@ MODEL = Path(__file__).parents[1] / "models" / "deployment_risk.yaml"
 POLICIES = ("never", "every:1", "every:5", "floor", "steward")
 ROWS, WINDOWS, KNOWN = 25_000, 50, 0.25
 GOAL_SECONDS, GOAL_SHARE = 180, 0.30
+LOOK_SECONDS = 2.0
 MONTHS = 2
 SWITCHES: Mapping[str, World] = {
     "nothing": World(),
@@ -64,12 +68,49 @@ def speed(rows: int, windows: int, jobs: int) -> None:
         pd.concat([early, late], ignore_index=True).to_parquet(folder / "rows.parquet", index=False)
         model = model_of(folder / "rows.parquet")
         began = time.perf_counter()
-        found = replay(model, settings_in(folder, jobs), windows=windows, label_delay="2d", policies=POLICIES)
+        with watched() as used:
+            found = replay(model, settings_in(folder, jobs), windows=windows, label_delay="2d", policies=POLICIES)
         seconds = time.perf_counter() - began
-    tell_speed(found, seconds, jobs)
+    tell_speed(found, seconds, jobs, used)
 
 
-def tell_speed(found: Replay, seconds: float, jobs: int) -> None:
+@dataclass
+class Used:
+    """What this process and those that came of it have used: bytes, where what they share counts once, and CPU seconds."""
+
+    memory: list[int] = field(default_factory=list)
+    cpu: dict[int, float] = field(default_factory=dict)
+
+    def look(self) -> None:
+        now, mine = 0, psutil.Process()
+        for process in (mine, *mine.children(recursive=True)):
+            with suppress(psutil.Error):
+                now += process.memory_full_info().pss
+                self.cpu[process.pid] = sum(process.cpu_times()[:2])
+        self.memory.append(now)
+
+
+@contextmanager
+def watched() -> Iterator[Used]:
+    """Looks every few seconds."""
+    used, over = Used(), threading.Event()
+    used.look()
+
+    def watch() -> None:
+        while not over.wait(LOOK_SECONDS):
+            used.look()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield used
+    finally:
+        over.set()
+        watcher.join()
+        used.look()
+
+
+def tell_speed(found: Replay, seconds: float, jobs: int, used: Used) -> None:
     windows = len(found.policies[0].windows)
     print(
         f"{found.rows + found.before:,} rows, {windows} windows, {len(found.policies)} policies, {jobs} processes, load {os.getloadavg()[0]:.1f}"
@@ -83,14 +124,13 @@ def tell_speed(found: Replay, seconds: float, jobs: int) -> None:
     for name, one in parts.items():
         print(f"  {name:10} {one['all']:7.1f} s in its process, of these fits {one['fits']:7.1f} s")
     everything, fits = (sum(one[what] for one in parts.values()) for what in ("all", "fits"))
-    own = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu = sum(one.ru_utime + one.ru_stime for one in used)
+    cpu = sum(used.cpu.values())
     print(
         f"  {seconds:.1f} s in all (goal: under {GOAL_SECONDS}), {seconds / windows:.2f} s per window; {cpu:.1f} CPU seconds"
     )
     print(f"  the loop takes {1 - fits / everything:.0%} beside the fits (goal: at most {GOAL_SHARE:.0%})")
-    print(f"  the largest process had {own / 1024:.0f} MB")
+    begun, most = used.memory[0] / 2**20, max(used.memory) / 2**20
+    print(f"  all processes together had {most:.0f} MB at most; {begun:.0f} MB when the replay began")
 
 
 def switches(names: Sequence[str], jobs: int) -> None:

@@ -126,6 +126,12 @@ CLASSIFIERS = [
 ]
 
 
+def test_where_nobody_looks_there_is_no_onnx_file_beside_the_tables(workspace: Workspace) -> None:
+    workspace.explains = False
+    made, _ = version(workspace, model_of("classification"), "gradient_boosting", BOOSTING)
+    assert ([one.name for one in made.engines], made.onnx) == (["tables"], None)
+
+
 @pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize(
     ("candidate", "params"), CLASSIFIERS, ids=lambda value: value if isinstance(value, str) else ""

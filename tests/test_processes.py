@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from steward.processes import Programs
+from steward.processes import Programs, workers
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -74,6 +74,47 @@ def test_orphans_that_ignore_signals_end_with_the_caller(number, tmp_path):
         finally:
             caller.kill()
     assert wait_for_silence(tmp_path) == []
+
+
+WORK = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from steward.processes import workers
+
+def work(number):
+    Path(sys.argv[1], str(number)).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with workers(2) as pool:
+        pool.submit(work, 1).add_done_callback(print), pool.submit(work, 2)
+        while len(os.listdir(sys.argv[1])) < 3:
+            time.sleep(0.05)
+        print("started", flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("all_of_them", [False, True], ids=["the caller", "the process group"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_workers_end_with_their_caller_whatever_they_are_doing(number, all_of_them, tmp_path):
+    (tmp_path / "work.py").write_text(WORK)
+    with subprocess.Popen(
+        [sys.executable, "work.py", str(tmp_path)],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as caller:  # fmt: skip
+        assert caller.stdout.readline() == "started\n"
+        assert len(processes_of(tmp_path)) >= 3
+        os.killpg(caller.pid, number) if all_of_them else caller.send_signal(number)
+        assert "ForkServerProcess" not in caller.communicate()[1]
+    assert wait_for_silence(tmp_path) == []
+
+
+def test_workers_that_are_let_finish_do(tmp_path):
+    with workers(2, os.chdir, str(tmp_path)) as pool:
+        found = [pool.submit(os.getcwd) for _ in range(3)]
+    assert [one.result() for one in found] == [str(tmp_path)] * 3
 
 
 def test_a_program_that_cannot_start_is_an_error(tmp_path):

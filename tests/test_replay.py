@@ -3,6 +3,10 @@
 import dataclasses
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from steward import pipeline
+from steward.cli import RESUMABLE
 from steward.config import ModelFile, Settings
 from steward.errors import ReplayRefused
 from steward.examples import deployments
@@ -198,21 +204,52 @@ def test_a_replay_that_was_stopped_goes_on_where_it_was(played, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in done} == done
 
 
-def test_a_window_that_was_half_played_is_played_again_with_the_same_result(played, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kept", [False, True], ids=["before its ledger was set aside", "after that"])
+def test_a_window_that_was_half_played_is_played_again_with_the_same_result(played, tmp_path, monkeypatch, kept):
     """Killed when the new version was promoted already, and the window was not over yet."""
     killed = Company.of(tmp_path / "killed", rows())
     keep = stage.Place.keep
 
     def dies(place: stage.Place, policy: str, window: int) -> None:
+        if window < 3 or kept:
+            keep(place, policy, window)
         if window == 3:
             raise KeyboardInterrupt
-        keep(place, policy, window)
 
     monkeypatch.setattr(stage.Place, "keep", dies)
     with pytest.raises(KeyboardInterrupt):
         killed.play(policies=["steward"])
     monkeypatch.undo()
+    over = list(killed.home.glob("home/replays/*/policies/steward-*/[0-9].json"))
+    before = {path: path.stat().st_mtime_ns for path in over}
+    assert len(before) == 2
     assert killed.play(policies=["steward"]).course("steward") == played.course("steward")
+    assert {path: path.stat().st_mtime_ns for path in over} == before
+
+
+def test_a_replay_that_is_asked_to_stop_does_so_at_once_and_goes_on_with_the_same_result(played, tmp_path):
+    """Its main process alone is asked, in the middle of a window that would last for ever."""
+    stopped = Company.of(tmp_path / "stopped", rows())
+    (stopped.home / "risk.yaml").write_text(MODEL.replace("ROWS", "rows.parquet"))
+    (stopped.home / "sleeping.py").write_text(
+        "import pathlib, time\ndef rule(seen):\n    pathlib.Path('asleep').touch()\n    time.sleep(600)\n"
+    )
+    asked = ["--start", START.isoformat(), "--every", "10d", "--label-delay", "2d", "--jobs", "2"]
+    command = [
+        sys.executable, "-m", "steward", "replay", "risk", *asked, "--policies", "sleeping:rule steward",
+    ]  # fmt: skip
+    there = {"STEWARD_HOME": "home", "STEWARD_MODELS": ".", "STEWARD_JOBS": "1", "PYTHONPATH": "."}
+    with subprocess.Popen(
+        command, cwd=stopped.home, env={**os.environ, **there}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not (stopped.home / "asleep").exists() and process.poll() is None:
+            time.sleep(0.1)
+        began = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        _, said = process.communicate()
+    assert (process.returncode, said.splitlines()) == (128 + signal.SIGTERM, [RESUMABLE])
+    assert psutil.wait_procs(began, 30)[1] == []
+    assert text(stopped.play()) == text(played)
 
 
 def whenever_two_windows_have_passed(seen: Seen) -> str | None:

@@ -1,12 +1,13 @@
 """The command line: every command is a door to one function.
 
 The answer goes to stdout, everything else to stderr. Exit code 0: done; 1: refused with a named error; 2: wrong usage;
-130: interrupted. What a command needs is imported when it runs, so that `--help` answers at once.
+130 and 143: interrupted (Ctrl-C, SIGTERM). What a command needs is imported when it runs, so that `--help` answers at once.
 """
 
 import inspect
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -19,6 +20,7 @@ import typer
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from pathlib import Path
+    from types import FrameType
 
     from rich.console import Console, RenderableType
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from steward.errors import StewardError
     from steward.io.workspace import Workspace
 
-INTERRUPTED = 130
 RESUMABLE = "Interrupted. Nothing half-done is left: run the same command again and it goes on where it stopped."
 
 app = typer.Typer(
@@ -131,9 +132,8 @@ def _run(ask: Callable[[], Answer], stdout: TextIO, *, as_json: bool) -> int:
             _print(answer.parts, stdout)
     except StewardError as problem:
         return _refuse(problem, stdout, as_json=as_json)
-    except KeyboardInterrupt:
-        _say(RESUMABLE)
-        return INTERRUPTED
+    except KeyboardInterrupt as stopped:
+        return _interrupted(stopped)
     except BrokenPipeError:
         return _leave_quietly()
     except (typer.Exit, typer.Abort, typer.BadParameter):
@@ -778,8 +778,19 @@ def demo(
 
 def main() -> None:
     """The `steward` command."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
-    except KeyboardInterrupt:
-        _say(RESUMABLE)
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as stopped:
+        sys.exit(_interrupted(stopped))
+
+
+def _interrupt(number: int, _frame: "FrameType | None") -> None:
+    """Leaves every `with` block in order, as Ctrl-C does."""
+    raise KeyboardInterrupt(number)
+
+
+def _interrupted(stopped: KeyboardInterrupt) -> int:
+    """Say so; 130, or 143 after SIGTERM."""
+    _say(RESUMABLE)
+    return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)

@@ -6,7 +6,7 @@ The Airflow DAG is made from the same `STAGES`, so that `steward train` and `<mo
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,7 @@ from steward.config import ModelFile, Settings
 from steward.core.retraining import Trigger
 from steward.errors import StewardError
 from steward.io.workspace import Workspace
+from steward.processes import workers
 from steward.records import Candidate, Card, Decision, Promotion, Record, Reference, Selection, Snapshot, Trial, Verdict
 from steward.stages import MONITORING, STAGES, Stage, searched
 
@@ -258,17 +259,13 @@ def _train_candidates(
         return tuple(_train_here(workspace, model, roles, name, on_event) for name in names)
     found: dict[str, Reference] = {}
     context = multiprocessing.get_context("forkserver")
-    with _trials_of_others(context, on_event) as queue, ProcessPoolExecutor(workspace.settings.jobs, context) as pool:
+    with _trials_of_others(context, on_event) as queue, workers(workspace.settings.jobs) as pool:
         waiting = {pool.submit(_train_there, workspace.settings, model, roles, name, queue): name for name in names}
-        try:
-            for done in as_completed(waiting):
-                name = waiting[done]
-                found[name] = done.result()
-                candidate = workspace.load(Candidate, found[name])
-                on_event(Event("train_candidate", "finished", candidate=name, record=candidate))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for done in as_completed(waiting):
+            name = waiting[done]
+            found[name] = done.result()
+            candidate = workspace.load(Candidate, found[name])
+            on_event(Event("train_candidate", "finished", candidate=name, record=candidate))
     return tuple(found[name] for name in names)
 
 

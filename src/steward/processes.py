@@ -1,20 +1,25 @@
-"""Starts programs, and ends every process that came of them, whatever happens to whoever asked.
+"""Starts programs and workers, and ends every process that came of them, whatever happens to whoever asked.
 
 Ending a program is not enough: an Airflow scheduler that is killed leaves its workers, and a caller that is killed
 leaves everything. So a *keeper* process starts the programs. It adopts their orphans (Linux), and ends the whole
-family as soon as its caller closes the pipe between them, which the kernel does for a caller that was killed.
+family as soon as its caller closes the pipe between them, which the kernel does for a caller that was killed. Workers
+end themselves by a pipe of the same kind.
 """
 
 import contextlib
 import ctypes
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -188,6 +193,40 @@ def _lives(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+@contextlib.contextmanager
+def workers(count: int, prepare: Callable[..., Any] | None = None, *arguments: Any) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes end with this block: at once where an exception leaves it, and when the caller is killed.
+
+    A pool alone waits for whatever it has begun, and its processes outlive a caller that was killed.
+
+    Parameters
+    ----------
+    prepare, arguments : called in each process before its first work.
+    """
+    context = multiprocessing.get_context("forkserver")
+    lifeline, held = context.Pipe(duplex=False)
+    begin = (lifeline, prepare, arguments)
+    with lifeline, held, ProcessPoolExecutor(count, context, initializer=_begin_work, initargs=begin) as pool:
+        try:
+            yield pool
+        except BaseException:
+            held.close()
+            raise
+
+
+def _begin_work(lifeline: Connection, prepare: Callable[..., Any] | None, arguments: Sequence[Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the caller, which then ends us
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    if prepare:
+        prepare(*arguments)
+
+
+def _end_with(lifeline: Connection) -> None:
+    """Nothing is ever sent: what comes is the end of whoever holds the other side."""
+    lifeline.poll(None)
+    os._exit(1)
 
 
 def _reap(started: Mapping[int, subprocess.Popen[bytes]]) -> None:

@@ -9,7 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steward.core.profiles import BINS, CELLS, Bins, ColumnProfile, Profile, Series, cells, extremes, feature_value
+from steward.core.profiles import (
+    BINS,
+    CELLS,
+    Bins,
+    ColumnProfile,
+    Counted,
+    Profile,
+    Series,
+    Tally,
+    cells,
+    extremes,
+    feature_value,
+    histograms,
+    profiled,
+)
 from steward.expressions import Expression
 
 
@@ -78,15 +92,27 @@ def test_a_feature_is_the_same_for_an_engine(text):
 
 
 @pytest.mark.parametrize("largest", [2_000.0, 1e9, np.inf])
-def test_an_engine_finds_the_cells(largest):
+@pytest.mark.parametrize("way", ["histograms", "groups"])
+def test_an_engine_finds_the_cells(largest, way):
     values = [0.0, 1.0, 500.0, 1_023.0, -7.0, largest, None]
-    bins = Bins("number", low=0.0, step=1.0)
+    grids = {"x": Bins("number", low=0.0, step=1.0)}
     table = ibis.memtable(pa.table({"x": pa.array(values, pa.float64())}))
     engine = ibis.duckdb.connect()
     found = engine.to_pyarrow(extremes(table, {"x": "number"})).to_pylist()
-    counted = engine.to_pyarrow(cells(table, {"x": bins}, found)).to_pylist()
     assert found == [{"rows": 7, "minimum:x": -7.0, "maximum:x": largest}]
+    if way == "histograms":
+        counted = Counted.of_histograms(found, engine.to_pyarrow(histograms(table, grids, [], found)))
+    else:
+        counted = Counted.of_groups(found, [], [(grids, engine.to_pyarrow(cells(table, grids, found)))])
+    tally = counted.tallies["x"]
     furthest = min(largest, 8 * 1_024)
-    assert {(row["cell"], row["n"]) for row in counted} == {
-        (None, 1), (0, 1), (1, 1), (500, 1), (1_023, 1), (-7, 1), (furthest, 1)
-    }  # fmt: skip
+    assert dict(zip(tally.value.tolist(), tally.n.tolist(), strict=True)) == dict.fromkeys(
+        [0, 1, 500, 1_023, -7, furthest], 1
+    )
+    assert profiled(counted, grids).windows[0].columns["x"].missing == 1
+
+
+def test_a_tally_gives_its_windows_one_by_one():
+    tally = Tally.of(np.array([3, 0, 3, 0]), pa.array(["ops", "web", "web", None]), pa.array([4, 2, 1, 9]))
+    assert [tally.of_window(number).per_value for number in (0, 1, 3)] == [{"web": 2}, {}, {"ops": 4, "web": 1}]
+    assert tally.per_value == {"web": 3, "ops": 4}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from sklearn.compose import make_column_transformer
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -62,6 +63,17 @@ def pipeline(estimator: object) -> Pipeline:
     return Pipeline([("prepare", prepare), ("estimate", estimator)])
 
 
+def said(path: Path) -> tuple[object, set[bytes]]:
+    """What a skops file says, whatever it calls its objects and members."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+
+    def nameless(node: dict[str, object]) -> dict[str, object]:
+        return {name: value for name, value in node.items() if name not in ("__id__", "file")}
+
+    return json.loads(members.pop("schema.json"), object_hook=nameless), set(members.values())
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("estimator", CLASSIFIERS, ids=lambda e: type(e).__name__)
 def test_same_object_gives_same_bytes_and_answers(
@@ -74,6 +86,8 @@ def test_same_object_gives_same_bytes_and_answers(
         artifacts.write_skops(fitted, tmp_path / name)
         files.append(store.put(tmp_path / name, name))
     assert files[0].sha256 == files[1].sha256
+    skops.io.dump(fitted, tmp_path / "theirs.skops")
+    assert said(tmp_path / "one.skops") == said(tmp_path / "theirs.skops")
     loaded = artifacts.load_skops(files[0])
     assert np.array_equal(loaded.predict_proba(frame), fitted.predict_proba(frame))
 

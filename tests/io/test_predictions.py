@@ -1,7 +1,9 @@
 import json
 import sqlite3
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, event, inspect, make_url, text
@@ -68,6 +70,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> PredictionStore:
 def row(key: str | None = None, at: float = 0.0, model: str = "risk") -> Logged:
     record = json.dumps({"files": 1.0, "owner": 'a "quoted" \\ ü \x00'})
     return Logged(new_id(at), model, at, 3, key, record, '{"prediction": "Low"}', "Low", 0.75, "proceed", False, None)
+
+
+def labelled(store: PredictionStore, **which: Any) -> list[tuple[Logged, str]]:
+    """Whole predictions, each with its current label."""
+    blocks = store.labelled("risk", Logged._fields, **which)
+    found = chain.from_iterable(zip(*block.values(), strict=True) for block in blocks)
+    return [(Logged(*values), label) for *values, label in found]
 
 
 def write(store: PredictionStore, *rows: Logged, durable: bool = False) -> None:
@@ -139,14 +148,20 @@ def test_the_outcome_of_a_prediction_by_id_and_by_key(store):
         RISK, [{"key": "a", "label": "High"}, {"prediction_id": rows[2].prediction_id, "label": "Low"}], AT
     )
     assert report == OutcomeReport(accepted=2, repeated=0, corrected=0, unknown=())
-    (found,) = store.labelled("risk")
-    assert [(item.logged, item.outcome.label) for item in found] == [
-        (rows[0], "High"), (rows[2], "Low"), (rows[3], "High"),
-    ]  # fmt: skip
-    assert list(store.labelled("risk", since=2, until=4)) == [[found[1]]]
-    assert list(store.labelled("risk", received_by=AT.timestamp() - 1)) == []
-    assert [len(block) for block in store.labelled("risk", rows=2)] == [2, 1]
-    assert list(store.labelled("price")) == []
+    assert labelled(store) == [(rows[0], "High"), (rows[2], "Low"), (rows[3], "High")]
+    assert labelled(store, since=2, until=4) == [(rows[2], "Low")]
+    assert labelled(store, received_by=AT.timestamp() - 1) == []
+    assert [block["key"] for block in store.labelled("risk", ["key"], rows=2)] == [("a",), (None, "a")]
+    assert [block["at"] for block in store.labelled("risk", ["at"], rows=1)] == [(1,), (3,), (4,)]
+    assert list(store.labelled("price", ["key"])) == []
+
+
+def test_pages_of_predictions_made_at_one_moment(store):
+    rows = sorted(row(str(number), 1) for number in range(5))
+    write(store, *rows)
+    store.add_outcomes(RISK, [{"key": str(number), "label": "Low"} for number in range(5)], AT)
+    assert [logged for logged, _ in labelled(store, rows=2)] == rows
+    assert [logged for block in store.blocks("risk", rows=2) for logged in block] == rows
 
 
 def test_when_outcomes_arrived_first(store):
@@ -184,8 +199,7 @@ def test_repeated_and_corrected_outcomes(store):
         report = store.add_outcomes(RISK, [{"key": "a", **item}], AT)
         assert (report.accepted, report.repeated, report.corrected) == expected, item
     assert [outcome.label for outcome in store.outcomes_of("risk", "key", "a")] == ["Low", "High", "Low"]
-    ((found,),) = store.labelled("risk")
-    assert found.outcome.label == "Low"
+    assert labelled(store) == [(store.with_key("risk", "a")[0], "Low")]
 
 
 def test_within_one_call_too(store):
@@ -200,8 +214,7 @@ def test_of_an_outcome_by_key_and_one_by_id_the_later_counts(store):
     store.add_outcomes(RISK, [{"prediction_id": rows[0].prediction_id, "label": "Low"}], AT)
     store.add_outcomes(RISK, [{"key": "a", "label": "High"}], AT)
     store.add_outcomes(RISK, [{"prediction_id": rows[1].prediction_id, "label": "Low"}], AT)
-    (found,) = store.labelled("risk")
-    assert [item.outcome.label for item in found] == ["High", "Low"]
+    assert [label for _, label in labelled(store)] == ["High", "Low"]
 
 
 def test_an_unknown_outcome_waits_for_its_prediction(store):
@@ -210,8 +223,7 @@ def test_an_unknown_outcome_waits_for_its_prediction(store):
     assert store.add_outcomes(RISK, items, AT) == OutcomeReport(2, 0, 0, (late.prediction_id, "b"))
     write(store, late, row("b", 2, model="other"))
     assert store.add_outcomes(RISK, items, AT) == OutcomeReport(0, 2, 0, ("b",))
-    ((found,),) = store.labelled("risk")
-    assert (found.logged, found.outcome.label) == (late, "Low")
+    assert labelled(store) == [(late, "Low")]
 
 
 @pytest.mark.parametrize(

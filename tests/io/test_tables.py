@@ -184,3 +184,13 @@ def test_a_postgresql_table_is_read_as_text_in_the_order_of_its_key(session, ser
     assert found[1]["at"].startswith("2026-01-01")
     with pytest.raises(SourceMissing, match=r"no such table: got 'nothing'; allowed: sales"):
         session.source(source("postgresql://${WAREHOUSE}::shop.nothing"))
+
+
+def test_sessions_share_how_a_query_is_written_and_nothing_else(tmp_path):
+    tables, found = Tables(1, tmp_path / "work"), []
+    for name, values in (("one.parquet", [1, 2]), ("other.parquet", [3]), ("texts.parquet", ["4"])):
+        pd.DataFrame({"x": values}).to_parquet(tmp_path / name)
+        with tables.session() as session:
+            rows = session.stage(session.parquet(tmp_path / name))
+            found.append(session.rows(rows.aggregate(most=rows.x.max(), rows=rows.count())))
+    assert found == [[{"most": 2, "rows": 2}], [{"most": 3, "rows": 1}], [{"most": "4", "rows": 1}]]

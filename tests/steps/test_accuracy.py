@@ -321,6 +321,7 @@ def test_what_looks_have_asked_is_part_of_the_verdict(place):
     assert found.question.rows > 1_000
     assert found.question.skill.rows < found.question.rows, "the first answers count less"
     assert found.question.skill.chance > 0.99
+    assert [one["loss_low"] > 0 for one in found.triggers if one["kind"] == "new_rows"] == [True]
     place.train(START + 6 * DAY, "second")
     test = place.workspace.ledger.find("risk", "opening_result", "2").body
     assert test["asked"] == found.question.skill.as_json()
@@ -362,7 +363,7 @@ def test_new_rows_are_a_reason_as_a_share_of_what_the_last_training_had(place):
     place.add(rows(1, 10_000, START, 2, seed=4), "one more")
     found = place.look(START + 3 * DAY)
     assert (found.new_rows, triggers(found)) == (75, ["new_rows"])
-    assert (place.decision.train, place.decision.refusals[0]["rule"]) == (False, "rest")
+    assert (place.decision.train, place.decision.refusals[0]["rule"]) == (False, "expected loss")
     assert operations.too_early(place.workspace, place.model, at=START + 3 * DAY) is None, "the schedule waits for none"
 
 

@@ -62,3 +62,25 @@ def test_out_of_fold_predictions_stand_in_the_order_of_the_roles(
     assert (in_search_order != np.arange(len(rows.truth))).any(), "the roles are mixed, so that order matters"
     assert tuning.loss_of(answers[in_search_order], rows.truth, model.classes) > 2 * candidate.loss
     assert {len(trial.stages) for trial in candidate.trials if trial.state == "complete"} == {3}
+
+
+@pytest.mark.parametrize(
+    ("explains", "candidates", "measured"),
+    [
+        pytest.param(True, ["decision_tree"], True, id="people look"),
+        pytest.param(False, ["decision_tree", "linear_regression"], True, id="it may decide the choice"),
+        pytest.param(False, [{"name": "own", "estimator": "sklearn.dummy.DummyRegressor"}], True, id="a user's own"),
+        pytest.param(False, ["decision_tree"], False, id="the only one, in a replay"),
+    ],
+)
+def test_what_a_candidate_costs_is_measured_where_it_matters(
+    explains: bool, candidates: list[object], measured: bool, tmp_path: Path, new_workspace: Callable[[Path], Workspace]
+) -> None:
+    write_rows(tmp_path / "rows.parquet", "regression")
+    document = model_file(tmp_path / "rows.parquet", "regression").model_dump(mode="json", by_alias=True)
+    model, workspace = ModelFile.model_validate(document | {"candidates": candidates}), new_workspace(tmp_path / "home")
+    workspace.explains = explains
+    roles = steps.split(workspace, model, steps.accept(workspace, model, at=AT))
+    made = workspace.load(Candidate, steps.train_candidate(workspace, model, roles, model.candidate_names[0]))
+    assert made.error is None
+    assert [made.fit_seconds > 0, made.latency_us > 0, made.bytes > 0] == [measured] * 3

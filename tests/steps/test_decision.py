@@ -103,24 +103,24 @@ def test_what_was_in_vain_is_tried_again_twice_and_then_a_person_is_asked(worksp
 
 
 @pytest.mark.parametrize(
-    ("sure", "days"),
+    ("low", "days"),
     [
-        pytest.param(0.97, [3, 7, 11], id="a quarter of the looks, however sure it is"),
-        pytest.param(0.91, [7, 11], id="after more looks less sure is enough"),
-        pytest.param(0.5, [], id="new rows alone are no reason"),
+        pytest.param(0.001, [3, 7, 11], id="a quarter of the looks, however sure it is"),
+        pytest.param(-0.001, [], id="not where nobody is sure that it helps"),
+        pytest.param(None, [], id="new rows alone are no reason"),
     ],
 )
-def test_new_rows_alone_train_at_a_quarter_of_the_looks_at_most(workspace, decide, sure, days):
+def test_new_rows_alone_train_at_a_quarter_of_the_looks_at_most(workspace, decide, low, days):
     trained = []
     for day in range(12):
-        made = decide(AT + day * DAY, asked(f"new_rows:{day}", "new_rows", sure=sure))
+        made = decide(AT + day * DAY, asked(f"new_rows:{day}", "new_rows", loss_low=low))
         if made.train:
             trained.append(day)
             assert made.detect == 0.3
             begin(workspace, made.cause, AT + day * DAY, f"run {day}")
             workspace.ledger.append(MODEL.name, "verdict", made.cause, {"verdict": "hold"}, AT + day * DAY + HOUR)
         else:
-            assert made.refusals[0]["rule"] in ("rest", "expected gain")
+            assert made.refusals[0]["rule"] in ("rest", "expected loss")
     assert trained == days
 
 

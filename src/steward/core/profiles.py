@@ -3,15 +3,16 @@
 Bins are an arithmetic grid, so that an engine finds a value's cell without comparing it with sorted edges; cells are
 pooled to quantile bins of the reference afterwards. A profile holds no row and no rare value: it can be kept for ever.
 
-An engine counts, by the Ibis expressions at the end of this file: every column is grouped on its own, which reads each
-column once, and three times as fast as histograms as aggregates.
+An engine counts, by the Ibis expressions at the end of this file, in one of two ways. Histograms of all columns are one
+query, which reads the rows once and is planned in a moment, but they stay in memory. Of very many rows every column is
+grouped on its own: that can spill, and is as fast where the rows are only read.
 """
 
 import ast
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cache, reduce
 from itertools import pairwise
 from operator import add, and_, eq, ge, gt, le, lt, ne, or_
 from typing import Any, Literal, Self
@@ -28,13 +29,14 @@ BINS = 50
 """Quantile bins that the cells are pooled to."""
 BEYOND = 8
 """Times the width of the grid: values further out count as lying there."""
-NO_CELL = -(2**40)
 MOST_LEVELS = 250
 """Of a category; rarer ones are pooled."""
 MOST_VALUES = 5_000
 """Different values of a category that are told apart at all."""
 MOST_UNSEEN = 20
 """Values that training did not know which are named."""
+MOST_IN_MEMORY = 1_000_000
+"""Rows that are counted by histograms: of a text, should each row have one of its own, 250 MB."""
 PREDICTION, CONFIDENCE = "prediction", "confidence"
 """Columns beside those of the contract, where it has none of this name."""
 
@@ -401,40 +403,73 @@ def grid(found: Mapping[str, Any], name: str) -> Bins:
 
 
 def extremes(table: Any, kinds: Mapping[str, Kind]) -> Any:
-    """Rows, smallest and largest number, and how many rows have a value of each category; a row per `@window` if there
-    are windows. Where Parquet says so already, nothing is read.
+    """Rows, and smallest and largest of each number; a row per `@window` if there are windows. Where Parquet says so already,
+    nothing is read.
     """
     found: dict[str, Any] = {"rows": table.count()}
     for name, kind in kinds.items():
         if kind == "number":
             found |= {f"minimum:{name}": table[name].min(), f"maximum:{name}": table[name].max()}
-        else:
-            found[f"known:{name}"] = table[name].count()
+    return _aggregated(table, found)
+
+
+def present(table: Any, categories: Iterable[str]) -> Any:
+    """How many rows have a value of each category; a row per `@window` if there are windows."""
+    return _aggregated(table, {name: table[name].count() for name in categories})
+
+
+def _aggregated(table: Any, found: Mapping[str, Any]) -> Any:
     return (table.group_by(WINDOW) if WINDOW in table.columns else table).aggregate(**found)
 
 
-def cells(table: Any, grids: Mapping[str, Bins], found: Sequence[Mapping[str, Any]]) -> Any | None:
-    """How many rows are in each cell of each number: Ibis table of `column` (position in `grids`), `cell` (null where
-    missing; below 0 and above the grid as far as `BEYOND`), `n`, and `@window` if the rows have one. None without numbers.
+def histograms(
+    table: Any, grids: Mapping[str, Bins], categories: Iterable[str], found: Sequence[Mapping[str, Any]]
+) -> Any:
+    """Every column by its name as a map: from cells, or from values, to their rows; without the missing ones, and null if all
+    are. A row per `@window` if there are windows.
 
     Parameters
     ----------
-    found : what `extremes` found. Numbers that cannot be out of reach are not compared: that costs half the time.
+    found : what `extremes` found.
     """
-    parts = []
-    for place, (name, one) in enumerate(grids.items()):
-        low = [row[f"minimum:{name}"] for row in found if row[f"minimum:{name}"] is not None]
-        high = [row[f"maximum:{name}"] for row in found if row[f"maximum:{name}"] is not None]
-        near = not low or (min(low) > one.low - one.reach and max(high) < one.low + one.reach)
-        parts.append(_grouped(table, place, cell=_cell(table[name], one, near=near)))
-    return _joined(parts)
+    numbers = {name: _histogram("int16")(_cell(table[name], one, name, found)) for name, one in grids.items()}
+    texts = {name: _histogram("string")(table[name].cast("string")) for name in categories}
+    return _aggregated(table, numbers | texts)
 
 
-def _cell(value: Any, one: Bins, *, near: bool) -> Any:
+@cache
+def _histogram(kind: str) -> Callable[[Any], Any]:
+    """An aggregate of DuckDB (and of Trino), which Ibis does not know by itself."""
     import ibis
 
-    cell = ((value - one.low) * (1 / one.step)).cast("int16")
-    if near:
+    @ibis.udf.agg.builtin(name="histogram", signature=((kind,), f"map<{kind}, int64>"))
+    def histogram(values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        ...
+
+    return histogram  # type: ignore[no-any-return]
+
+
+def cells(table: Any, grids: Mapping[str, Bins], found: Sequence[Mapping[str, Any]]) -> Any | None:
+    """How many rows are in each cell of each number: Ibis table of `column` (position in `grids`), `value` (the cell; null
+    where missing; below 0 and above the grid as far as `BEYOND`), `n`, and `@window` if the rows have one. None without
+    numbers.
+
+    Parameters
+    ----------
+    found : what `extremes` found.
+    """
+    values = [_cell(table[name], one, name, found) for name, one in grids.items()]
+    return _joined([_grouped(table, place, value) for place, value in enumerate(values)])
+
+
+def _cell(value: Any, one: Bins, name: str, found: Sequence[Mapping[str, Any]]) -> Any:
+    """Numbers that cannot be out of reach are not compared: that costs half the time."""
+    import ibis
+
+    cell = ((value - one.low if one.low else value) * (1 / one.step)).cast("int16")
+    low = [row[f"minimum:{name}"] for row in found if row[f"minimum:{name}"] is not None]
+    high = [row[f"maximum:{name}"] for row in found if row[f"maximum:{name}"] is not None]
+    if not low or (min(low) > one.low - one.reach and max(high) < one.low + one.reach):
         return cell
     limit = round(one.reach / one.step)
     return ibis.cases(
@@ -444,34 +479,32 @@ def _cell(value: Any, one: Bins, *, near: bool) -> Any:
     )
 
 
-def levels(table: Any, known: Mapping[str, Sequence[str] | None]) -> Any | None:
-    """How many rows have each value of each category: Ibis table of `column` (position in `known`), `level`, `there`, `n`,
-    and `@window` if the rows have one. None without categories.
+def levels(table: Any, told_apart: Mapping[str, Sequence[str] | None]) -> Any | None:
+    """How many rows have each value of each category: Ibis table of `column` (position in `told_apart`), `value`, `n`, and
+    `@window` if the rows have one. None without categories.
 
     Parameters
     ----------
-    known : per category the values that are told apart, all others have a null `level` though they are `there`; or None for
-        the most frequent ones, whatever they are.
+    told_apart : per category the values that are, all others are null as missing ones are; or None for the most frequent
+        ones, whatever they are.
     """
     import ibis
 
     parts = []
-    for place, (name, names) in enumerate(known.items()):
+    for place, (name, names) in enumerate(told_apart.items()):
         value = table[name]
         if names is None:
-            counted = _grouped(table, place, level=value)
-            most = counted.order_by([counted.n.desc(), "level"]).limit(MOST_VALUES + 2)
-            parts.append(most.mutate(there=most.level.notnull()))
+            counted = _grouped(table, place, value)
+            parts.append(counted.order_by([counted.n.desc(), "value"]).limit(MOST_VALUES + 2))
         else:
-            level = value.isin(list(names)).ifelse(value, ibis.null("string"))
-            parts.append(_grouped(table, place, level=level, there=value.notnull()))
+            parts.append(_grouped(table, place, value.isin(list(names)).ifelse(value, ibis.null("string"))))
     return _joined(parts)
 
 
-def _grouped(table: Any, place: int, **by: Any) -> Any:
+def _grouped(table: Any, place: int, value: Any) -> Any:
     import ibis
 
-    keys = {WINDOW: table[WINDOW], **by} if WINDOW in table.columns else by
+    keys = {WINDOW: table[WINDOW], "value": value} if WINDOW in table.columns else {"value": value}
     counted = table.group_by(**keys).aggregate(n=lambda rows: rows.count())
     return counted.select(*keys, "n", column=ibis.literal(place, "int16"))
 
@@ -483,12 +516,92 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What an engine has counted: `extremes` as rows, `cells` and `levels` as Arrow tables."""
+class Tally:
+    """How many rows have each value, or are in each cell, of one column: three arrays of one length, by rising window."""
 
-    extremes: Sequence[Mapping[str, Any]]
-    cells: Any
-    levels: Any
+    window: NDArray[np.int64]
+    value: NDArray[Any]
+    n: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, window: NDArray[np.int64], value: Any, n: Any) -> Self:
+        """From two Arrow arrays, of which the missing values are left out."""
+        there = np.flatnonzero(value.is_valid().to_numpy(zero_copy_only=False))
+        order = there[np.argsort(window[there], kind="stable")]
+        return cls(window[order], value.to_numpy(zero_copy_only=False)[order], n.to_numpy(zero_copy_only=False)[order])
+
+    def of_window(self, number: int) -> Self:
+        mine = slice(*np.searchsorted(self.window, [number, number + 1]))
+        return type(self)(self.window[mine], self.value[mine], self.n[mine])
+
+    @property
+    def per_value(self) -> dict[str, int]:
+        """Of a category, over all windows."""
+        found: dict[str, int] = {}
+        for value, n in zip(self.value.tolist(), self.n.tolist(), strict=True):
+            found[value] = found.get(value, 0) + n
+        return found
+
+    @property
+    def per_cell(self) -> Counts:
+        """Of a number, over all windows; rows beyond the grid are in its outermost cells."""
+        place = np.clip(self.value, 0, CELLS - 1).astype(np.int64)
+        return np.bincount(place, self.n, minlength=CELLS).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What an engine has counted.
+
+    Attributes
+    ----------
+    rows : of each window, what `extremes` found.
+    tallies : per column.
+    present : how many rows of each window have a value of each category, where the tallies do not tell all values apart.
+    """
+
+    rows: Mapping[int, Mapping[str, Any]]
+    tallies: Mapping[str, Tally]
+    present: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of_histograms(cls, found: Sequence[Mapping[str, Any]], table: Any) -> Self:
+        """From what `extremes` found, and `histograms` as an Arrow table."""
+        window, tallies = _windows(table), {}
+        for name in table.column_names:
+            if name != WINDOW:
+                maps = table[name].combine_chunks()
+                each = np.repeat(window, np.diff(maps.offsets.to_numpy()))
+                tallies[name] = Tally.of(each, maps.keys, maps.items)
+        return cls(_by_window(found), tallies)
+
+    @classmethod
+    def of_groups(
+        cls,
+        found: Sequence[Mapping[str, Any]],
+        present: Sequence[Mapping[str, int]],
+        tables: Iterable[tuple[Iterable[str], Any]],
+    ) -> Self:
+        """From what `extremes` and `present` found, and `cells` and `levels` as Arrow tables, each with its columns."""
+        import pyarrow.compute as pc
+
+        tallies = {}
+        for names, table in tables:
+            for place, name in enumerate(names):
+                rows = table.filter(pc.equal(table["column"], place))
+                tallies[name] = Tally.of(_windows(rows), rows["value"], rows["n"])
+        return cls(_by_window(found), tallies, _by_window(present))
+
+
+def _windows(table: Any) -> NDArray[np.int64]:
+    """The window of each row; 0 without windows."""
+    if WINDOW not in table.column_names:
+        return np.zeros(len(table), dtype=np.int64)
+    return np.asarray(table[WINDOW].to_numpy(), dtype=np.int64)
+
+
+def _by_window(rows: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    return {row.get(WINDOW, 0): row for row in rows}
 
 
 @dataclass(frozen=True)
@@ -507,79 +620,41 @@ class Profiled:
 
 def bins_of(counted: Counted, grids: Mapping[str, Bins], categories: Sequence[str]) -> dict[str, Bins]:
     """The bins that a first count leads to: quantiles of numbers, and the most frequent values of categories."""
-    bins = dict(grids)
-    for place, (name, one) in enumerate(grids.items()):
-        counts = _per_cell(_of_column(counted.cells, place))
-        bins[name] = Bins.of_numbers(one.low, one.low + one.step * (CELLS - 1), counts)
-    for place, name in enumerate(categories):
-        found = _of_column(counted.levels, place)
-        named = dict(zip(found["level"][found["there"]], found["n"][found["there"]].tolist(), strict=True))
-        bins[name] = Bins.of_levels(named)
-    return bins
+    numbers = {
+        name: Bins.of_numbers(one.low, one.low + one.step * (CELLS - 1), counted.tallies[name].per_cell)
+        for name, one in grids.items()
+    }
+    return numbers | {name: Bins.of_levels(counted.tallies[name].per_value) for name in categories}
 
 
 def profiled(counted: Counted, bins: Mapping[str, Bins]) -> Profiled:
-    """Profiles over bins that are known.
-
-    Parameters
-    ----------
-    counted : `cells` and `levels` in the order of the numbers and of the categories among the bins.
-    """
-    numbers = [name for name, one in bins.items() if one.kind == "number"]
-    categories = [name for name, one in bins.items() if one.kind == "category"]
-    rows = {row.get(WINDOW, 0): row for row in counted.extremes}
-    columns: dict[str, dict[int, ColumnProfile]] = {}
-    unseen = {}
-    for place, name in enumerate(numbers):
-        columns[name] = _number_windows(_of_column(counted.cells, place), bins[name], name, rows)
-    for place, name in enumerate(categories):
-        found = _of_column(counted.levels, place)
-        columns[name] = _category_windows(found, bins[name], name, rows)
-        unseen[name] = _unknown(found, bins[name])
-    windows = {
-        number: Profile(row["rows"], {name: columns[name][number] for name in bins})
-        for number, row in sorted(rows.items())
-    }
-    return Profiled(windows, {name: found for name, found in unseen.items() if found})
+    """Profiles over bins that are known."""
+    windows, unseen = {}, {}
+    for number, row in sorted(counted.rows.items()):
+        present, columns = counted.present.get(number, {}), {}
+        for name, one in bins.items():
+            tally = counted.tallies[name].of_window(number)
+            if one.kind == "number":
+                columns[name] = _number(tally, one, name, row)
+            else:
+                columns[name] = _category(tally, one, row["rows"], present.get(name, int(tally.n.sum())))
+        windows[number] = Profile(row["rows"], columns)
+    for name, one in bins.items():
+        if one.kind == "category" and (found := _unknown(counted.tallies[name], one)):
+            unseen[name] = found
+    return Profiled(windows, unseen)
 
 
-def _of_column(table: Any, place: int) -> dict[str, NDArray[Any]]:
-    """The rows of one column as arrays; a missing cell is `NO_CELL`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    rows = table.filter(pc.equal(table["column"], place))
-    found = {name: rows[name] for name in rows.column_names}
-    if "cell" in found:
-        found["cell"] = found["cell"].cast(pa.int64()).fill_null(NO_CELL)
-    found.setdefault(WINDOW, pa.chunked_array([pa.array(np.zeros(len(rows), np.int32))]))
-    return {name: column.to_numpy(zero_copy_only=False) for name, column in found.items()}
-
-
-def _per_cell(found: Mapping[str, NDArray[Any]]) -> Counts:
-    """Rows per cell of the grid; those beyond are in the outermost ones."""
-    there = found["cell"] != NO_CELL
-    place = np.clip(found["cell"][there], 0, CELLS - 1)
-    return np.bincount(place, found["n"][there], minlength=CELLS).astype(np.int64)
-
-
-def _number_windows(
-    found: Mapping[str, NDArray[Any]], bins: Bins, name: str, rows: Mapping[int, Mapping[str, Any]]
-) -> dict[int, ColumnProfile]:
-    windows = {}
-    for number, row in rows.items():
-        mine = {what: values[found[WINDOW] == number] for what, values in found.items()}
-        there = mine["cell"] != NO_CELL
-        n, middle = mine["n"][there], bins.low + bins.step * mine["cell"][there]
-        windows[number] = ColumnProfile(
-            counts=tuple(bins.pooled(_per_cell(mine)).tolist()),
-            missing=row["rows"] - int(n.sum()),
-            minimum=_finite(row[f"minimum:{name}"]),
-            maximum=_finite(row[f"maximum:{name}"]),
-            total=_finite(float((n * middle).sum())) or 0.0,
-            squares=_finite(float((n * middle**2).sum())) or 0.0,
-        )
-    return windows
+def _number(tally: Tally, bins: Bins, name: str, row: Mapping[str, Any]) -> ColumnProfile:
+    middle = bins.low + bins.step * tally.value.astype(np.int64)
+    return ColumnProfile(
+        counts=tuple(bins.pooled(tally.per_cell).tolist()),
+        missing=row["rows"] - int(tally.n.sum()),
+        minimum=_finite(row[f"minimum:{name}"]),
+        maximum=_finite(row[f"maximum:{name}"]),
+        total=_finite(float((tally.n * middle).sum())) or 0.0,
+        squares=_finite(float((tally.n * middle**2).sum())) or 0.0,
+    )
 
 
 def _finite(value: float | None) -> float | None:
@@ -587,35 +662,17 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else max(-1e308, min(1e308, value))
 
 
-def _category_windows(
-    found: Mapping[str, NDArray[Any]], bins: Bins, name: str, rows: Mapping[int, Mapping[str, Any]]
-) -> dict[int, ColumnProfile]:
-    """Values that are not listed one by one are rare ones of an open category, or ones that training did not know."""
-    windows = {}
-    for number, row in rows.items():
-        named = (found[WINDOW] == number) & found["there"]
-        listed = {
-            level: int(n)
-            for level, n in zip(found["level"][named], found["n"][named], strict=True)
-            if level is not None
-        }
-        counts, unseen = bins.sorted_in(listed)
-        known = row[f"known:{name}"]
-        others = known - int(counts.sum()) - unseen
-        if bins.open or bins.rare:
-            counts[-1] += others
-        windows[number] = ColumnProfile(tuple(counts.tolist()), row["rows"] - known, known - int(counts.sum()))
-    return windows
+def _category(tally: Tally, bins: Bins, rows: int, present: int) -> ColumnProfile:
+    """Values that are not told apart are rare ones of an open category, or ones that training did not know."""
+    counts, unseen = bins.sorted_in(tally.per_value)
+    if bins.open or bins.rare:
+        counts[-1] += present - int(counts.sum()) - unseen
+    return ColumnProfile(tuple(counts.tolist()), rows - present, present - int(counts.sum()))
 
 
-def _unknown(found: Mapping[str, NDArray[Any]], bins: Bins) -> dict[str, int]:
-    named = found["there"]
-    values = {
-        level: int(n)
-        for level, n in zip(found["level"][named], found["n"][named], strict=True)
-        if level is not None and not bins.knows(level)
-    }
-    return dict(sorted(values.items(), key=lambda item: (-item[1], item[0]))[:MOST_UNSEEN])
+def _unknown(tally: Tally, bins: Bins) -> dict[str, int]:
+    values = [(name, n) for name, n in tally.per_value.items() if not bins.knows(name)]
+    return dict(sorted(values, key=lambda item: (-item[1], item[0]))[:MOST_UNSEEN])
 
 
 # Features: what `Expression.evaluate` says of arrays, as an engine says it.

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil
-from statistics import NormalDist
 from typing import Any, Literal
 
 from steward.config import Retrain
@@ -29,8 +28,11 @@ LOOKS = 4
 """New rows alone train at a quarter of the looks at most: every look saves so much of a training."""
 SAVED = 3.0
 """Trainings that can be saved up."""
-SURE = (0.95, 0.84)
-"""So surely the direct question has to say that training helps, with one training saved and with all that can be."""
+NOTHING_EXPECTED: Mapping[Kind, str] = {
+    "data_drift": "it is not expected to cost anything",
+    "new_rows": "it is not sure that training with them helps",
+}
+"""What only proposes a training, and why there is none where that is not expected to be worth one."""
 HARMLESS = 0.3
 """Whether newer rows teach a better model is known from the looks before. The sealed rows of a training for new rows alone
 have to show that it does no harm: as many as find a difference of so much."""
@@ -48,9 +50,9 @@ class Trigger:
     Attributes
     ----------
     cause : identity of what happened, such as `accuracy since 2026-03-01`; it stays the same while it goes on.
-    loss : how much of the metric the cause is thought to cost, positive; None if unknown.
-    loss_low : its lower confidence limit; a data drift needs it above 0.
-    sure : of new rows, how sure it is that training with them helps; 0.5 if nobody knows.
+    loss : how much of the metric the cause is thought to cost, positive; None if unknown. Of new rows, what the champion
+        loses by not having learned from rows as new, by squared errors.
+    loss_low : its lower confidence limit; a data drift needs it above 0, and so do new rows that are not counted.
     """
 
     kind: Kind
@@ -60,7 +62,6 @@ class Trigger:
     evidence: dict[str, Any] = field(default_factory=dict)
     loss: float | None = None
     loss_low: float | None = None
-    sure: float = 0.5
 
     def as_json(self) -> dict[str, Any]:
         return {**vars(self), "at": self.at.isoformat()}
@@ -196,10 +197,8 @@ def _rules(policy: Retrain, trigger: Trigger, situation: Situation, at: datetime
         return
     if trigger.kind != "new_rows" and trigger.kind not in policy.on:
         yield Refusal(trigger, "retrain.on", f"{trigger.kind} is not among retrain.on of the model file")
-    if trigger.kind == "new_rows" and policy.continuous is None:
-        yield from _rest(trigger, situation.saved)
-    if trigger.kind == "data_drift" and not (trigger.loss_low or 0) > 0:
-        yield Refusal(trigger, "expected loss", f"{trigger.reason}; it is not expected to cost anything")
+    if not (trigger.kind == "new_rows" and policy.continuous):
+        yield from _expected(trigger, situation.saved)
     if _rejected_in_a_row(trainings) >= REJECTED_IN_A_ROW:
         why = f"the last {REJECTED_IN_A_ROW} challengers were rejected; somebody has to look, then train by hand"
         yield Refusal(trigger, "circuit breaker", why)
@@ -222,18 +221,14 @@ def saved(happened: Iterable[Literal["look", "training"]]) -> float:
     return left
 
 
-def _rest(trigger: Trigger, left: float) -> Iterator[Refusal]:
-    if left < 1:
+def _expected(trigger: Trigger, left: float) -> Iterator[Refusal]:
+    """What only proposes has to be expected to be worth a training; new rows need one that looks have saved, too."""
+    if trigger.kind in NOTHING_EXPECTED and not (trigger.loss_low or 0) > 0:
+        yield Refusal(trigger, "expected loss", f"{trigger.reason}; {NOTHING_EXPECTED[trigger.kind]}")
+    if trigger.kind == "new_rows" and left < 1:
         looks = ceil((1 - left) * LOOKS)
         why = f"new rows alone train at a quarter of the looks at most; {looks} more must pass"
         yield Refusal(trigger, "rest", why)
-        return
-    normal = NormalDist()
-    one, all_of_them = map(normal.inv_cdf, SURE)
-    needed = normal.cdf(one + (all_of_them - one) * (left - 1) / (SAVED - 1))
-    if trigger.sure < needed:
-        why = f"it is {trigger.sure:.0%} sure that training with the new rows helps; {needed:.0%} would be enough now"
-        yield Refusal(trigger, "expected gain", why)
 
 
 def _had(trigger: Trigger, before: Sequence[Training]) -> Iterator[Refusal]:

@@ -130,6 +130,19 @@ def pooled(before: Skill, now: Skill) -> Skill:
     )
 
 
+def of_looks(asked: Skill, confidence: float) -> Estimate:
+    """What looks at a champion found, as sure as they have to be to start a training or to speak in a verdict.
+
+    Parameters
+    ----------
+    confidence : of a verdict by sealed rows.
+
+    >>> of_looks(Skill(value=0.0251, error=0.01, rows=100), 0.95).low > 0
+    True
+    """
+    return asked.interval(1 - LOOKS_ERROR * (1 - confidence))
+
+
 def gates(
     model: ModelFile,
     test: Test,
@@ -240,7 +253,7 @@ def champion(
     detail = f"On the same rows the challenger {words[outcome]}: {metric} difference {_shown(difference)}."
     figures = {"margin": margin, "champion": version, **difference.as_json()}
     if outcome == "unsure" and asked and skill:
-        looks = asked.interval(1 - LOOKS_ERROR * (1 - rules.confidence))
+        looks = of_looks(asked, rules.confidence)
         figures |= {f"asked_{name}": value for name, value in looks.as_json().items()}
         if looks.low > 0 and skill.value > 0 and difference.value >= 0:
             outcome, detail = "pass", f"The challenger is {aim}. {_of_looks(looks)}. The sealed rows agree: "

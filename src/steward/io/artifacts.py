@@ -12,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,8 +101,9 @@ class Artifacts:
         """Write a fitted object; equal objects give equal bytes."""
         import skops.io
 
-        skops.io.dump(pipeline, path)
-        _canonicalise(path)
+        with zipfile.ZipFile(BytesIO(skops.io.dumps(pipeline))) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        _write_canonical(json.loads(members.pop("schema.json")), members, path)
 
     def load_skops(self, file: File) -> Any:
         """The fitted object in a stored file.
@@ -305,16 +307,13 @@ def _attributes(attributes: dict[str, Any]) -> dict[str, Any]:
     return {name: plain(value) for name, value in attributes.items()}
 
 
-def _canonicalise(path: Path) -> None:
-    """Rewrite a skops file so that its bytes depend on nothing but the object.
+def _write_canonical(schema: dict[str, Any], members: Mapping[str, bytes], path: Path) -> None:
+    """Write a skops file whose bytes depend on nothing but the object.
 
     skops names objects by their memory address and members by address or random UUID, and stamps them with the time.
     Here members are named by content, objects are numbered in the order in which they appear, sets are sorted, and
     immutable values carry no identity.
     """
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    schema = json.loads(members.pop("schema.json"))
     names = {name: f"{sha256(content).hexdigest()}{Path(name).suffix}" for name, content in members.items()}
     numbers: dict[int, int] = {}
     for node in _nodes(schema):

@@ -8,7 +8,7 @@ kept; the last is the current one. An outcome whose prediction is not there yet 
 import math
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -32,12 +32,10 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
-    case,
     cast,
     delete,
     func,
     insert,
-    or_,
     select,
     tuple_,
 )
@@ -141,13 +139,6 @@ class Answered(NamedTuple):
     fallback: str | None
     control: bool
     rows: int
-
-
-class Labelled(NamedTuple):
-    """A prediction and its current outcome."""
-
-    logged: Logged
-    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -362,42 +353,37 @@ class PredictionStore:
         rows: int = BLOCK,
     ) -> Iterator[dict[str, Sequence[Any]]]:
         """As `blocks`, of some columns only, which takes half the time: each block as values by the names of `Logged`."""
-        asked = list(dict.fromkeys([*names, "at", "prediction_id"]))
-        for block in self._paged(_between(select(*(predictions.c[name] for name in asked)), model, since, until), rows):
-            values = dict(zip(asked, zip(*block, strict=True), strict=True))
-            yield {name: values[name] for name in names}
+        for block in self._paged(_between(_asked(names), model, since, until), rows):
+            yield _by_name(names, block)
 
     def labelled(
         self,
         model: str,
+        names: Sequence[str],
         since: float | None = None,
         until: float | None = None,
         received_by: float | None = None,
         rows: int = BLOCK,
-    ) -> Iterator[list[Labelled]]:
-        """Predictions that have an outcome, with the current one, in the order of their time, so many at a time.
+    ) -> Iterator[dict[str, Sequence[Any]]]:
+        """As `columns`, of predictions that have an outcome only, and with the current one's `label`; never an empty block.
 
         An outcome by key belongs to every prediction with that key; of one by key and one by id, the later one counts.
 
         Parameters
         ----------
         received_by : outcomes that arrived later are left out, as if they had not come yet.
+        rows : predictions of a block, with an outcome or without: to leave those out in the database would cost a block its
+            place in the index.
         """
         if not self.has_outcomes(model):
             return
-        by_id, by_key = (_newest(model, by, received_by) for by in TARGETS)
-        later = case((func.coalesce(by_id, 0) > func.coalesce(by_key, 0), by_id), else_=by_key).label("current")
-        labelled = select(predictions, later).where(or_(by_id.is_not(None), by_key.is_not(None)))
-        query = _between(labelled, model, since, until)
-        width = len(Logged._fields)
-
-        def with_outcomes(page: Select[Any]) -> Select[Any]:
-            found = page.subquery()
-            joined = select(found, outcomes).join(outcomes, outcomes.c.sequence == found.c.current)
-            return joined.order_by(found.c.at, found.c.prediction_id)
-
-        for block in self._paged(query, rows, with_outcomes):
-            yield [Labelled(Logged(*row[:width]), Outcome(*row[width + 1 :])) for row in block]
+        newest = [func.coalesce(_newest(model, by, received_by), 0) for by in TARGETS]
+        later = func.greatest(*newest) if self.path is None else func.max(*newest)
+        label = select(outcomes.c.label).where(outcomes.c.sequence == later).correlate(predictions).scalar_subquery()
+        query = _between(_asked(names).add_columns(label.label("label")), model, since, until)
+        for block in self._paged(query, rows):
+            if found := [row for row in block if row.label is not None]:
+                yield _by_name([*names, "label"], found)
 
     def arrivals(
         self, model: str, since: float, until: float, received_by: float, most: int = BLOCK
@@ -413,22 +399,21 @@ class PredictionStore:
             found = connection.execute(_between(query, model, since, until)).all()
         return [(row[0], min((one for one in row[1:] if one is not None), default=None)) for row in found]
 
-    def _paged(
-        self, query: Select[Any], rows: int, complete: Callable[[Select[Any]], Select[Any]] = lambda page: page
-    ) -> Iterator[Sequence[Row[Any]]]:
-        """Rows of a query over `predictions`, so many at a time; `complete` adds what belongs to the rows of one page."""
+    def _paged(self, query: Select[Any], rows: int) -> Iterator[Sequence[Row[Any]]]:
+        """Rows of a query over `predictions` in the order of their time, so many at a time."""
         place = (predictions.c.at, predictions.c.prediction_id)
         page = query.order_by(*place).limit(rows)
-        last: tuple[float, str] | None = None
+        following = page
         while True:
-            following = page if last is None else page.where(tuple_(*place) > last)
             with self.database.connected() as connection:
-                found = connection.execute(complete(following)).all()
+                found = connection.execute(following).all()
             if found:
-                last = found[-1].at, found[-1].prediction_id
                 yield found
             if len(found) < rows:
                 return
+            last = found[-1]
+            # SQLite walks to a pair from where the time begins: without its own condition from the first row of all
+            following = page.where(predictions.c.at >= last.at, tuple_(*place) > (last.at, last.prediction_id))
 
     def has_outcomes(self, model: str) -> bool:
         """Whether any outcome has arrived for this model."""
@@ -518,6 +503,17 @@ class PredictionStore:
             with self.database.connected(write=True) as connection:
                 listed = _listed(connection, values[start : start + DELETED])
                 connection.execute(delete(column.table).where(column.in_(select(cast(listed.c.value, column.type)))))
+
+
+def _asked(names: Sequence[str]) -> Select[Any]:
+    """Columns of `predictions`, and those that a page is found by."""
+    return select(*(predictions.c[name] for name in dict.fromkeys([*names, "at", "prediction_id"])))
+
+
+def _by_name(names: Sequence[str], block: Sequence[Row[Any]]) -> dict[str, Sequence[Any]]:
+    """Rows as columns."""
+    values = dict(zip(block[0]._fields, zip(*block, strict=True), strict=True))
+    return {name: values[name] for name in names}
 
 
 def _between(query: Select[Any], model: str | None, since: float | None, until: float | None) -> Select[Any]:

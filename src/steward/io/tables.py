@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ SETTINGS = (
     "SET perfect_ht_threshold = 18",
 )
 """Filters stay where they are: a contract's are many, and a Parquet scan works them out one by one, in twice the time.
-Whole numbers of up to 18 bits are grouped by position instead of by hash, which profiles do most: in 0.6 times the time."""
+Whole numbers of up to 18 bits are grouped by position instead of by hash, which profiles of very many rows do most: in 0.6 times the time."""
+COMPILED = 200
+"""Queries whose SQL a process remembers: those of a few looks."""
 BLOCK = 131_072
 """Rows of a block, and of a row group of a stored table."""
 STORED = {"compression": "lz4", "store_schema": False, "write_statistics": False}
@@ -59,13 +62,12 @@ class Session:
         self.numbers = itertools.count()
         self.backend = ibis.duckdb.connect(
             threads=threads,
-            temp_directory=str(folder),
             autoinstall_known_extensions=False,
             preserve_insertion_order=True,
             **({"memory_limit": memory} if memory else {"memory_limit": f"{_memory_bytes() * 6 // 10}B"}),
         )
         self.connection = self.backend.con
-        for statement in SETTINGS:
+        for statement in (*SETTINGS, f"SET temp_directory = {_quoted(folder)}"):
             self.connection.execute(statement)
 
     def source(self, source: Source) -> Any:
@@ -82,7 +84,10 @@ class Session:
     def parquet(self, *paths: Path, numbered: bool = False) -> Any:
         """Parquet files as one Ibis table, columns matched by name; `numbered` adds `file_row_number`."""
         options = {"file_row_number": True} if numbered else {}
-        return self.backend.read_parquet([str(path) for path in paths], union_by_name=len(paths) > 1, **options)
+        names = [str(path) for path in paths]
+        return self.backend.read_parquet(
+            names, table_name=self._name("parquet"), union_by_name=len(paths) > 1, **options
+        )
 
     def row(self, table: Any) -> dict[str, Any]:
         """The only row of an Ibis table, as Python values."""
@@ -95,7 +100,7 @@ class Session:
 
     def arrow(self, table: Any) -> Any:
         """An Ibis table as an Arrow table; Ibis's own way to it warns of what DuckDB 2 has renamed."""
-        found = self.connection.sql(self.backend.compile(table)).to_arrow_table()
+        found = self.connection.sql(self._compiled(table)).to_arrow_table()
         return found.cast(table.schema().to_pyarrow())
 
     def blocks(self, table: Any, dictionaries: Sequence[str] = (), rows: int = BLOCK) -> Iterator[Any]:
@@ -114,7 +119,7 @@ class Session:
         import pyarrow as pa
 
         schema = table.schema().to_pyarrow()
-        reader = self.connection.sql(self.backend.compile(table)).to_arrow_reader(rows)
+        reader = self.connection.sql(self._compiled(table)).to_arrow_reader(rows)
         waiting: list[Any] = []
         for batch in reader:
             waiting.append(pa.Table.from_batches([batch]))
@@ -128,10 +133,17 @@ class Session:
 
     def stage(self, table: Any) -> Any:
         """The same table under a name of its own, not yet computed: what builds on it compiles in a fraction of the time."""
-        return self._made("VIEW", f"stage_{next(self.numbers)}", table)
+        return self._made("VIEW", self._name("stage"), table)
+
+    def _name(self, what: str) -> str:
+        """Of a table: the same ones in every session that asks for the same, so that its queries are compiled once."""
+        return f"{what}_{next(self.numbers)}"
+
+    def _compiled(self, table: Any) -> str:
+        return _compiled(self.backend, table.op())
 
     def _made(self, what: str, name: str, table: Any) -> Any:
-        self.connection.execute(f"CREATE TEMP {what} {name} AS {self.backend.compile(table)}")
+        self.connection.execute(f"CREATE TEMP {what} {name} AS {self._compiled(table)}")
         return self._named(name, table.schema())
 
     def _named(self, name: str, columns: Mapping[str, Any]) -> Any:
@@ -145,7 +157,7 @@ class Session:
         """An Arrow table, or reader of batches, as an Ibis table of the session."""
         import ibis
 
-        name = f"loaded_{next(self.numbers)}"
+        name = self._name("loaded")
         self.connection.register("arriving", arrow)
         try:
             self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM arriving")
@@ -155,14 +167,12 @@ class Session:
 
     def keep(self, table: Any) -> Any:
         """The same table, computed once and kept for the session."""
-        return self._made("TABLE", f"kept_{next(self.numbers)}", table)
+        return self._made("TABLE", self._name("kept"), table)
 
     def write(self, table: Any, path: Path) -> None:
         """Write an Ibis table as Parquet, in its own order: the same rows make the same bytes, whatever the threads."""
-        query = self.backend.compile(table)
-        target = str(path).replace("'", "''")
         self.connection.execute(
-            f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION lz4, ROW_GROUP_SIZE 122880)"
+            f"COPY ({self._compiled(table)}) TO {_quoted(path)} (FORMAT parquet, COMPRESSION lz4, ROW_GROUP_SIZE 122880)"
         )
 
     def close(self) -> None:
@@ -188,7 +198,11 @@ class Session:
                     "a text file with zero bytes is no CSV", got=str(path), allowed=FORMATS, do="Convert it to Parquet"
                 )
         table = self.backend.read_csv(
-            [str(path) for path in paths], header=True, all_varchar=True, union_by_name=len(paths) > 1
+            [str(path) for path in paths],
+            table_name=self._name("text"),
+            header=True,
+            all_varchar=True,
+            union_by_name=len(paths) > 1,
         )
         return self.keep(table)
 
@@ -314,6 +328,17 @@ class Tables:
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(path, columns=list(columns) if columns else None)
+
+
+@lru_cache(COMPILED)
+def _compiled(backend: Any, operation: Any) -> str:
+    """Ibis takes longer to compile a query of a look than DuckDB to answer it; backends of the same settings are equal."""
+    query: str = backend.compile(operation.to_expr())
+    return query
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def _stored_as(kind: Any) -> Any:

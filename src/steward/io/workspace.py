@@ -35,8 +35,8 @@ class Workspace:
     """
 
     explains = True
-    """Whether steps also make what only people read: cards, plots, and a classifier that tells new rows from old ones. No
-    decision rests on these."""
+    """Whether steps also make what no decision rests on: cards, plots, a classifier that tells new rows from old ones, what a
+    candidate costs that has no rival, and an ONNX file beside the tables that serve."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

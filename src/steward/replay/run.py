@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import multiprocessing
 import re
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +18,7 @@ from steward.core import metrics
 from steward.errors import ReplayRefused
 from steward.io.store import scratch_folder, sha256_of
 from steward.io.workspace import Workspace
+from steward.processes import workers
 from steward.records import digest_of
 from steward.replay import governed, plain, results
 from steward.replay.delays import Delay
@@ -178,9 +178,8 @@ class _Course:
                 on_event(Progress(self._done(), total, "plain trainings"))
 
     def _play_side_by_side(self, jobs: int, total: int, on_event: OnProgress) -> None:
-        context = multiprocessing.get_context("forkserver")
         settings, folder = self.place.settings, self.place.folder
-        with ProcessPoolExecutor(jobs, context, initializer=threadpool_limits, initargs=(settings.threads,)) as pool:
+        with workers(jobs, threadpool_limits, settings.threads) as pool:
             waiting: set[Future[Any]] = {
                 pool.submit(_governed_there, settings, folder, self.model, self.windows, policy)
                 for policy in self.looking
@@ -189,15 +188,11 @@ class _Course:
                 pool.submit(plain.train_there, settings, folder, self.model, self.windows, number)
                 for number in self.counted
             }
-            try:
-                while waiting:
-                    done, waiting = wait(waiting, POLL, FIRST_COMPLETED)
-                    for one in done:
-                        one.result()
-                    on_event(Progress(self._done(), total, "windows and trainings"))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            while waiting:
+                done, waiting = wait(waiting, POLL, FIRST_COMPLETED)
+                for one in done:
+                    one.result()
+                on_event(Progress(self._done(), total, "windows and trainings"))
 
     def _governed(self, policy: Policy) -> governed.Course:
         return governed.Course(self.place, policy, slug(policy), self.past, self.windows, self.model)

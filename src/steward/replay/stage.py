@@ -59,10 +59,10 @@ class Place:
         return _Then(settings, f"{policy} {life}", self.past / TABLE, at)
 
     def keep(self, policy: str, window: int) -> None:
-        """Set the ledger aside as it is after a window."""
+        """Set the ledger aside as it is after a window; that of the one before stays, until this window counts as played."""
         folder = self.of(policy)
         _copy(folder / "ledger.db", folder / f"after-{window}.db")
-        (folder / f"after-{window - 1}.db").unlink(missing_ok=True)
+        (folder / f"after-{window - 2}.db").unlink(missing_ok=True)
 
     def restore(self, policy: str, window: int, first: str) -> None:
         """Give a policy the ledger as it was after a window; after none, that of the first version."""

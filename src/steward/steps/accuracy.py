@@ -251,7 +251,8 @@ def _estimated(
 def _slices(model: ModelFile, rows: Judged) -> tuple[Slice, ...]:
     if not len(rows):
         return ()
-    columns = {name: rows.frame[name].to_numpy() for name in model.verify.slices}
+    frame = rows.columns.frame(model.verify.slices)
+    columns = {name: frame[name].to_numpy() for name in model.verify.slices}
     how: dict[str, Any] = {"confidence": model.verify.confidence, "seed": 0}
     found = verification.slices(model.metric, columns, rows.truth, rows.answers, None, model.classes, **how)
     return tuple(
@@ -319,7 +320,7 @@ def _shadow(workspace: Workspace, model: ModelFile, champion: Champion, rows: Ju
     fair = rows[watched & ~np.isin(numbers, trained_on(workspace, rival.made.trained_units))]
     if len(fair) < FEWEST_ROWS:
         return None
-    answers = Contestant(rival, frozenset(), previous).answers(fair.frame, model.classes)
+    answers = Contestant(rival, frozenset(), previous).answers(fair.columns.frame(), model.classes)
     looks = max(1, ceil(lasts.total_seconds() / (365.25 * 86_400) * model.monitor.looks_per_year))
     difference = metrics.paired(
         model.metric, fair.truth, fair.answers, answers, model.classes,
@@ -370,12 +371,15 @@ def _triggers(
     if wanted is not None and made.new_rows >= wanted:
         cause = f"new_rows:{last.fingerprint[:12]}:{made.new_rows // wanted}"
         why = f"{made.new_rows:,} labelled rows since the last training; {wanted:,} are a reason"
-        sure = made.question.skill.chance if made.question else 0.5
-        yield Trigger("new_rows", cause, why, at, {"new_rows": made.new_rows}, sure=sure)
+        found = verification.of_looks(made.question.skill, model.verify.confidence) if made.question else None
+        yield _trigger("new_rows", cause, why, at, {"new_rows": made.new_rows}, found)
 
 
-def _trigger(kind: Kind, cause: str, reason: str, at: datetime, evidence: dict[str, Any], loss: Estimate) -> Trigger:
-    return Trigger(kind, cause, reason, at, evidence, loss=loss.value, loss_low=loss.low)
+def _trigger(
+    kind: Kind, cause: str, reason: str, at: datetime, evidence: dict[str, Any], loss: Estimate | None
+) -> Trigger:
+    known = {"loss": loss.value, "loss_low": loss.low} if loss else {}
+    return Trigger(kind, cause, reason, at, evidence, **known)
 
 
 def _last_roles(workspace: Workspace, model: ModelFile, champion: Champion) -> Roles:

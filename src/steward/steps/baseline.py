@@ -292,14 +292,20 @@ def count(
     categories: Mapping[str, Sequence[str] | None],
     kinds: Mapping[str, Kind],
 ) -> Counted:
-    """Let the engine count; see `profiles.extremes`, `profiles.cells` and `profiles.levels`."""
-    extremes = session.rows(profiles.extremes(table, kinds))
-    cells = profiles.cells(table, grids, extremes)
-    levels = profiles.levels(table, categories)
-    return Counted(
-        extremes=extremes,
-        cells=None if cells is None else session.arrow(cells),
-        levels=None if levels is None else session.arrow(levels),
+    """Let the engine count.
+
+    Parameters
+    ----------
+    categories : with the values that are told apart even where the rows are very many; see `profiles.levels`.
+    """
+    found = session.rows(profiles.extremes(table, kinds))
+    if kinds and sum(row["rows"] for row in found) <= profiles.MOST_IN_MEMORY:
+        return Counted.of_histograms(found, session.arrow(profiles.histograms(table, grids, categories, found)))
+    tables = [(grids, profiles.cells(table, grids, found)), (categories, profiles.levels(table, categories))]
+    return Counted.of_groups(
+        found,
+        session.rows(profiles.present(table, categories)) if categories else (),
+        [(names, session.arrow(query)) for names, query in tables if query is not None],
     )
 
 

@@ -1,6 +1,6 @@
 """The train_candidate step: one candidate, searched and measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,7 +15,8 @@ from steward.errors import CandidateFailed, StewardError
 from steward.io.workspace import Workspace
 from steward.records import Candidate, Challenger, File, Reference, Roles, Selection, Trial
 from steward.reports import plots
-from steward.steps.rows import learning_rows
+from steward.stages import searched
+from steward.steps.rows import LearningRows, learning_rows
 from steward.steps.training import latency_us, size_bytes, training_facts, training_seed
 
 
@@ -104,17 +105,16 @@ def _searched(
     known: dict[str, Any] | None,
     on_trial: Callable[[Trial], None] | None,
 ) -> Candidate:
-    """The candidate with its best setting and what it costs; trained again on the train rows to measure that."""
+    """The candidate with its best setting and what it costs."""
     rows = learning_rows(workspace, model, candidate.roles, ("train", "validation"))
     train, validation = np.flatnonzero(rows.roles == "train"), np.flatnonzero(rows.roles == "validation")
     order = np.concatenate([train, validation])
-    frame, truth = rows.frame.iloc[train], rows.truth[train]
     seed, threads = training_seed(model, roles.fingerprint), workspace.settings.threads
     found = tuning.search(
         model,
         candidate.name,
-        frame,
-        truth,
+        rows.frame.iloc[train],
+        rows.truth[train],
         rows.frame.iloc[validation],
         rows.truth[validation],
         groups=rows.units[order] if model.split.by == "group" else None,
@@ -124,10 +124,7 @@ def _searched(
         known=known,
         on_trial=on_trial,
     )
-    started = perf_counter()
-    times = None if rows.times is None else rows.times[train]
-    pipeline = tuning.refit(model, candidate.name, found.params, frame, truth, times=times, seed=seed, threads=threads)
-    fit_seconds = perf_counter() - started
+    costs = _costs(workspace, model, candidate.name, found.params, rows, seed)
     chosen = order[found.rows]
     place = np.argsort(chosen)
     chosen, predictions = chosen[place], found.predictions[place]
@@ -144,12 +141,33 @@ def _searched(
                 "chosen_on": found.chosen_on,
                 "trials": found.trials,
                 "search_seconds": found.search_seconds,
-                "fit_seconds": fit_seconds,
-                "latency_us": latency_us(pipeline, frame.iloc[[0]]),
-                "bytes": size_bytes(workspace, model, candidate.name, pipeline),
                 "interpretability": estimators.interpretability(model, candidate.name),
+                **costs,
             }
         )
+
+
+def _costs(
+    workspace: Workspace, model: ModelFile, name: str, params: Mapping[str, Any], rows: LearningRows, seed: int
+) -> dict[str, Any]:
+    """Seconds of a training on the train rows, microseconds of an answer, and bytes; it is trained again to measure them.
+
+    Nothing where they decide nothing and nobody looks. A user's own estimator shows here whether it can be kept.
+    """
+    if not workspace.explains and len(searched(model)) == 1 and model.own_estimator(name) is None:
+        return {}
+    train = rows.roles == "train"
+    frame, times = rows.frame[train], None if rows.times is None else rows.times[train]
+    how: dict[str, Any] = {"times": times, "seed": seed, "threads": workspace.settings.threads}
+    started = perf_counter()
+    pipeline = tuning.refit(model, name, params, frame, rows.truth[train], **how)
+    fit_seconds = perf_counter() - started
+    with estimators.steady(1):
+        return {
+            "fit_seconds": fit_seconds,
+            "latency_us": latency_us(pipeline, frame.iloc[[0]]),
+            "bytes": size_bytes(workspace, model, name, pipeline),
+        }
 
 
 def _put_predictions(workspace: Workspace, model: ModelFile, predictions: npt.NDArray[Any], folder: Path) -> File:

@@ -151,13 +151,13 @@ class _Serving:
 def _fastest_engine(workspace: Workspace, proving: _Proving, folder: Path) -> _Serving:
     """The fastest engine that provably answers as the pipeline does; the proof decides.
 
-    Where tables serve there is an ONNX file too if it passes: others can use it.
+    Where tables serve there is an ONNX file too if it passes: others can use it, if there are any.
     """
     tried: list[Engine] = []
     files = {name: folder / file for name, file in FILES.items()}
     passed: set[str] = set()
     for name, prove in _provers(proving).items():
-        if passed and name == "estimator":
+        if passed and (name == "estimator" or not workspace.explains):
             break
         try:
             proof = prove(workspace, proving, files["plan"], files.get(name, folder))

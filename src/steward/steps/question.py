@@ -63,7 +63,7 @@ def ask(
         return before
     began = perf_counter()
     try:
-        answers = _taught(workspace, champion, lessons, rows[asked].frame, model.classes)
+        answers = _taught(workspace, champion, lessons, rows[asked].columns.frame(), model.classes)
     except (CandidateFailed, ArtifactDamaged):
         return before
     fit_seconds = perf_counter() - began
@@ -106,7 +106,7 @@ def _taught(
     made, trained = champion.predictor.made, champion.predictor.model
     known = learning_rows(workspace, trained, made.roles, splitting.ROLES)
     columns = list(trained.columns)
-    learned = pd.concat([known.frame, new.frame.reindex(columns=columns)], ignore_index=True)
+    learned = pd.concat([known.frame, new.columns.frame().reindex(columns=columns)], ignore_index=True)
     truth = np.concatenate([known.truth, new.truth])
     times = None if known.times is None else np.concatenate([known.times, np.nan_to_num(new.times, nan=-np.inf)])
     how: dict[str, Any] = {"times": times, "seed": made.seed, "threads": workspace.settings.threads}

@@ -9,12 +9,14 @@ from typing import Any
 
 from steward.config import ModelFile
 from steward.core import contracts
-from steward.io.predictions import Labelled, key_parts
+from steward.io.predictions import key_parts
 from steward.io.tables import Session
 from steward.io.workspace import Workspace
 
 AT, ID = "@at", "@prediction_id"
 """Columns of served rows beside those of the source."""
+LOGGED = ("prediction_id", "at", "key", "record")
+"""Of a served prediction."""
 
 
 def added(workspace: Workspace, session: Session, rows: Any, contract: contracts.Contract) -> tuple[Any, int]:
@@ -51,7 +53,7 @@ def missing(
     """
     model = contract.model
     last = math.nextafter(until.timestamp(), math.inf)
-    blocks = workspace.predictions.labelled(model.name, until=last, received_by=contract.at.timestamp())
+    blocks = workspace.predictions.labelled(model.name, LOGGED, until=last, received_by=contract.at.timestamp())
     first = next(blocks, None)
     if first is None:
         return None
@@ -73,12 +75,15 @@ def _newest(served: Any, keys: Sequence[str]) -> Any:
     return ranked.filter(ranked["@rank"] == 0).drop("@rank")
 
 
-def _reader(model: ModelFile, blocks: Iterable[Sequence[Labelled]]) -> Any:
+def _reader(model: ModelFile, blocks: Iterable[Mapping[str, Sequence[Any]]]) -> Any:
     """Served rows as Arrow batches with the source's columns."""
     import pyarrow as pa
 
     schema = pa.schema([*((name, getattr(pa, kind)()) for name, kind in _types(model).items())])
-    batches = (pa.RecordBatch.from_pylist([_row(model, item) for item in block], schema) for block in blocks)
+    batches = (
+        pa.RecordBatch.from_pylist([_row(model, *told) for told in zip(*block.values(), strict=True)], schema)
+        for block in blocks
+    )
     return pa.RecordBatchReader.from_batches(schema, batches)
 
 
@@ -91,17 +96,15 @@ def _types(model: ModelFile) -> dict[str, str]:
     return texts | times | label | columns
 
 
-def _row(model: ModelFile, item: Labelled) -> dict[str, Any]:
-    logged, outcome = item
+def _row(model: ModelFile, prediction_id: str, at: float, key: str | None, record: str, label: str) -> dict[str, Any]:
     keys = model.source.keys
-    parts = logged.key and key_parts(logged.key, len(keys))
-    record: Mapping[str, Any] = json.loads(logged.record)
-    label = outcome.label if model.task == "classification" else float(outcome.label)
+    parts = key and key_parts(key, len(keys))
+    known: Mapping[str, Any] = json.loads(record)
     return {
-        ID: logged.prediction_id,
-        AT: logged.at,
-        **dict(zip(keys, parts or [logged.prediction_id] * len(keys), strict=True)),
-        **({model.source.time: logged.at} if model.source.time else {}),
-        model.label.column: label,
-        **{name: record.get(name) for name in model.columns},
+        ID: prediction_id,
+        AT: at,
+        **dict(zip(keys, parts or [prediction_id] * len(keys), strict=True)),
+        **({model.source.time: at} if model.source.time else {}),
+        model.label.column: label if model.task == "classification" else float(label),
+        **{name: known.get(name) for name in model.columns},
     }
