@@ -12,7 +12,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping, 
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -28,7 +28,6 @@ from sqlalchemy import (
     Double,
     Integer,
     MetaData,
-    Row,
     Select,
     Table,
     Text,
@@ -340,9 +339,8 @@ class PredictionStore:
         self, model: str, since: float | None = None, until: float | None = None, rows: int = BLOCK
     ) -> Iterator[list[Logged]]:
         """Predictions in the order of their time, so many at a time; no transaction stays open in between."""
-        query = _between(select(predictions), model, since, until)
-        for block in self._paged(query, rows):
-            yield [Logged._make(row) for row in block]
+        for block in self.columns(model, Logged._fields, since, until, rows):
+            yield [Logged(*row) for row in zip(*block.values(), strict=True)]
 
     def columns(
         self,
@@ -353,8 +351,8 @@ class PredictionStore:
         rows: int = BLOCK,
     ) -> Iterator[dict[str, Sequence[Any]]]:
         """As `blocks`, of some columns only, which takes half the time: each block as values by the names of `Logged`."""
-        for block in self._paged(_between(_asked(names), model, since, until), rows):
-            yield _by_name(names, block)
+        for block in self._paged(model, names, since, until, rows):
+            yield {name: block[name] for name in names}
 
     def labelled(
         self,
@@ -380,10 +378,10 @@ class PredictionStore:
         newest = [func.coalesce(_newest(model, by, received_by), 0) for by in TARGETS]
         later = func.greatest(*newest) if self.path is None else func.max(*newest)
         label = select(outcomes.c.label).where(outcomes.c.sequence == later).correlate(predictions).scalar_subquery()
-        query = _between(_asked(names).add_columns(label.label("label")), model, since, until)
-        for block in self._paged(query, rows):
-            if found := [row for row in block if row.label is not None]:
-                yield _by_name([*names, "label"], found)
+        for block in self._paged(model, names, since, until, rows, label=label):
+            known = [told is not None for told in block["label"]]
+            if any(known):
+                yield {name: list(compress(block[name], known)) for name in (*names, "label")}
 
     def arrivals(
         self, model: str, since: float, until: float, received_by: float, most: int = BLOCK
@@ -399,21 +397,29 @@ class PredictionStore:
             found = connection.execute(_between(query, model, since, until)).all()
         return [(row[0], min((one for one in row[1:] if one is not None), default=None)) for row in found]
 
-    def _paged(self, query: Select[Any], rows: int) -> Iterator[Sequence[Row[Any]]]:
-        """Rows of a query over `predictions` in the order of their time, so many at a time."""
+    def _paged(
+        self, model: str, names: Sequence[str], since: float | None, until: float | None, rows: int, **more: Any
+    ) -> Iterator[dict[str, Sequence[Any]]]:
+        """Predictions in the order of their time, so many at a time: columns, and `more` expressions by their names.
+
+        Rows stay as the driver makes them: SQLAlchemy's are objects that Python's garbage collection has to walk.
+        """
+        asked = {name: predictions.c[name] for name in (*names, "at", "prediction_id")} | more
         place = (predictions.c.at, predictions.c.prediction_id)
-        page = query.order_by(*place).limit(rows)
+        page = _between(select(*asked.values()), model, since, until).order_by(*place).limit(rows)
         following = page
         while True:
             with self.database.connected() as connection:
-                found = connection.execute(following).all()
+                result: Any = connection.execute(following)
+                found = result.cursor.fetchall()
             if found:
-                yield found
+                block = dict(zip(asked, zip(*found, strict=True), strict=True))
+                at, prediction_id = block["at"][-1], block["prediction_id"][-1]
+                yield block | {"control": tuple(map(bool, block.get("control", ())))}  # SQLite knows numbers only
             if len(found) < rows:
                 return
-            last = found[-1]
             # SQLite walks to a pair from where the time begins: without its own condition from the first row of all
-            following = page.where(predictions.c.at >= last.at, tuple_(*place) > (last.at, last.prediction_id))
+            following = page.where(predictions.c.at >= at, tuple_(*place) > (at, prediction_id))
 
     def has_outcomes(self, model: str) -> bool:
         """Whether any outcome has arrived for this model."""
@@ -503,17 +509,6 @@ class PredictionStore:
             with self.database.connected(write=True) as connection:
                 listed = _listed(connection, values[start : start + DELETED])
                 connection.execute(delete(column.table).where(column.in_(select(cast(listed.c.value, column.type)))))
-
-
-def _asked(names: Sequence[str]) -> Select[Any]:
-    """Columns of `predictions`, and those that a page is found by."""
-    return select(*(predictions.c[name] for name in dict.fromkeys([*names, "at", "prediction_id"])))
-
-
-def _by_name(names: Sequence[str], block: Sequence[Row[Any]]) -> dict[str, Sequence[Any]]:
-    """Rows as columns."""
-    values = dict(zip(block[0]._fields, zip(*block, strict=True), strict=True))
-    return {name: values[name] for name in names}
 
 
 def _between(query: Select[Any], model: str | None, since: float | None, until: float | None) -> Select[Any]:
