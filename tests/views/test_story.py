@@ -169,7 +169,7 @@ def test_the_page_of_a_version(told):
     assert found.card == "risk/version-1.html"
     assert told.workspace.store.has_page(found.card)
     first, second = found.production.reigns
-    assert (first.since, first.until) == (told.began, told.day(13.5))
+    assert (first.since, first.until) == (told.crowned, told.day(13.5))
     assert (second.since, second.until, second.by) == (told.day(14), None, "ada")
     assert (found.production.looks, found.production.served) == (2, 720)
     assert (found.production.best.value, found.production.worst) == (1, found.production.newest)
@@ -259,7 +259,7 @@ def test_test_rows_and_who_opened_them(told):
         True,
         "promote",
     )
-    assert (oldest.number, oldest.reason, oldest.at) == (1, "first version", told.began)
+    assert (oldest.number, oldest.reason, oldest.at) == (1, "first version", told.crowned)
     assert found.opened == newest.rows + oldest.rows
     assert (found.sealed, found.supports, found.counted_at) == (0, 0, None)
     assert "0 sealed rows; a verdict at 0.95 confidence that finds 0.3 needs" in found.says
