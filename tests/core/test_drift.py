@@ -1,6 +1,7 @@
 """Findings on windows whose truth is known: what moved is found in time, and what did not is left alone."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -233,3 +234,20 @@ def test_drift_and_accuracy_share_one_budget():
     from steward.steps import accuracy
 
     assert drift.SHARE_OF_ALARMS + 2 * accuracy.SHARE_OF_ALARMS == 1
+
+
+def test_a_classifier_sees_what_no_column_shows_alone():
+    rng = np.random.default_rng(3)
+
+    def rows(tied: float) -> pd.DataFrame:
+        first, noise = rng.normal(size=(2, 2_000))
+        second = tied * first + np.sqrt(1 - tied**2) * noise
+        team = rng.choice(np.array(["red", "blue", None], dtype=object), 2_000)
+        return pd.DataFrame({"first": first, "second": second, "team": team})
+
+    reference = rows(0.0)
+    same, tied = (drift.tell_apart(reference, rows(by), seed=1) for by in (0.0, 0.9))
+    assert same.auc.low < 0.5
+    assert tied.auc.low > 0.7
+    assert set(tied.columns) == {"first", "second"}
+    assert drift.tell_apart(reference, rows(0.0)[:99], seed=1) is None

@@ -738,7 +738,7 @@ def _each_shuffled(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame
 def _coded(frame: pd.DataFrame) -> pd.DataFrame:
     """Categories as codes, the most frequent ones apart and all others together."""
     coded = frame.copy()
-    for name in frame.select_dtypes(object):
+    for name in frame.select_dtypes(exclude="number"):
         common = frame[name].value_counts().index[:200]
         codes = pd.Categorical(frame[name], categories=common).codes.astype(float)
         coded[name] = np.where(frame[name].isna(), np.nan, codes)
