@@ -331,15 +331,6 @@ class Skill(Value):
     rows: float
     """Rows that count: where old ones count less it need not be whole."""
 
-    @property
-    def chance(self) -> float:
-        """How sure it is that the value is above zero, one-sided.
-
-        >>> round(Skill(value=0.02, error=0.01, rows=100).chance, 3)
-        0.977
-        """
-        return NormalDist().cdf(self.value / self.error)
-
     def interval(self, confidence: float) -> Estimate:
         """
         >>> Skill(value=0.02, error=0.01, rows=100).interval(0.95).low > 0

@@ -50,9 +50,9 @@ class Trigger:
     Attributes
     ----------
     cause : identity of what happened, such as `accuracy since 2026-03-01`; it stays the same while it goes on.
-    loss : how much of the metric the cause is thought to cost, positive; None if unknown. Of new rows, what the champion
-        loses by not having learned from rows as new, by squared errors.
-    loss_low : its lower confidence limit; a data drift needs it above 0, and so do new rows that are not counted.
+    loss : how much of the metric the cause is thought to cost, positive; None if unknown.
+    loss_low : its lower confidence limit; a data drift needs it above 0, and so do new rows that are not counted: theirs is
+        what the champion loses by not having learned from rows as new, by squared errors.
     """
 
     kind: Kind

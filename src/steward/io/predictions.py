@@ -415,7 +415,9 @@ class PredictionStore:
             if found:
                 block = dict(zip(asked, zip(*found, strict=True), strict=True))
                 at, prediction_id = block["at"][-1], block["prediction_id"][-1]
-                yield block | {"control": tuple(map(bool, block.get("control", ())))}  # SQLite knows numbers only
+                if "control" in block:
+                    block["control"] = tuple(map(bool, block["control"]))  # SQLite knows numbers only
+                yield block
             if len(found) < rows:
                 return
             # SQLite walks to a pair from where the time begins: without its own condition from the first row of all

@@ -371,15 +371,12 @@ def _triggers(
     if wanted is not None and made.new_rows >= wanted:
         cause = f"new_rows:{last.fingerprint[:12]}:{made.new_rows // wanted}"
         why = f"{made.new_rows:,} labelled rows since the last training; {wanted:,} are a reason"
-        found = verification.of_looks(made.question.skill, model.verify.confidence) if made.question else None
-        yield _trigger("new_rows", cause, why, at, {"new_rows": made.new_rows}, found)
+        low = verification.of_looks(made.question.skill, model.verify.confidence).low if made.question else None
+        yield Trigger("new_rows", cause, why, at, {"new_rows": made.new_rows}, loss_low=low)
 
 
-def _trigger(
-    kind: Kind, cause: str, reason: str, at: datetime, evidence: dict[str, Any], loss: Estimate | None
-) -> Trigger:
-    known = {"loss": loss.value, "loss_low": loss.low} if loss else {}
-    return Trigger(kind, cause, reason, at, evidence, **known)
+def _trigger(kind: Kind, cause: str, reason: str, at: datetime, evidence: dict[str, Any], loss: Estimate) -> Trigger:
+    return Trigger(kind, cause, reason, at, evidence, loss=loss.value, loss_low=loss.low)
 
 
 def _last_roles(workspace: Workspace, model: ModelFile, champion: Champion) -> Roles:

@@ -162,12 +162,11 @@ def _costs(
     started = perf_counter()
     pipeline = tuning.refit(model, name, params, frame, rows.truth[train], **how)
     fit_seconds = perf_counter() - started
-    with estimators.steady(1):
-        return {
-            "fit_seconds": fit_seconds,
-            "latency_us": latency_us(pipeline, frame.iloc[[0]]),
-            "bytes": size_bytes(workspace, model, name, pipeline),
-        }
+    return {
+        "fit_seconds": fit_seconds,
+        "latency_us": latency_us(pipeline, frame.iloc[[0]]),
+        "bytes": size_bytes(workspace, model, name, pipeline),
+    }
 
 
 def _put_predictions(workspace: Workspace, model: ModelFile, predictions: npt.NDArray[Any], folder: Path) -> File:
