@@ -296,7 +296,7 @@ class _SessionOfThen(Session):
 
     def source(self, source: Source) -> Any:  # noqa: ARG002 - the past has one table
         found = self.parquet(self.table)
-        return found.filter(found[ARRIVES] < self.at.timestamp()).drop(ARRIVES)
+        return self.stage(found.filter(found[ARRIVES] < self.at.timestamp()).drop(ARRIVES))
 
 
 def windows(past: Past, start: datetime | None, *, count: int | None, every: timedelta | None) -> tuple[Window, ...]:
