@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from steward.config import ModelFile, Settings
 from steward.records import Estimate
 from steward.replay import Course, Replay, replay
 
+TABLE = "rows.parquet"
 KEPT, SHARE, SETS_KEPT = 0.9, 0.25, 0.75
 """The goal: so much of the gain, with so many of the trainings, on so many of the sets."""
 KNOWN = 0.2
@@ -75,8 +77,11 @@ STREAMS: dict[str, Stream] = {
 }
 
 
-def prepared(stream: Stream, data: Path, windows: int, folder: Path) -> tuple[ModelFile, float]:
-    """The set as a table in a folder with a model file, and a floor that could be known at the start."""
+def prepared(stream: Stream, data: Path, windows: int) -> tuple[ModelFile, float]:
+    """The set as a table in this folder, its model file, and a floor that could be known at the start.
+
+    The model file's path of the table is the same wherever that is: what is random in a training is seeded by the model file.
+    """
     frame, truth = stream.read(data)
     known = int(len(frame) * KNOWN)
     step = WEEK * windows / (len(frame) - known)
@@ -87,16 +92,15 @@ def prepared(stream: Stream, data: Path, windows: int, folder: Path) -> tuple[Mo
         for name, values in frame.items()
     }
     classes = sorted(truth.astype(str).unique()) if stream.task == "classification" else None
-    table = folder / "rows.parquet"
     frame.astype({name: float for name, one in columns.items() if one["type"] == "number"}).assign(
         row_id=[f"row-{number}" for number in range(len(frame))],
         asked_at=BEGIN + step * np.arange(len(frame)),
         outcome=truth.astype(str) if classes else truth.astype(float),
-    ).to_parquet(table, index=False)
+    ).to_parquet(TABLE, index=False)
     document = {
         "name": "stream",
         "task": stream.task,
-        "source": {"table": str(table), "key": "row_id", "time": "asked_at"},
+        "source": {"table": TABLE, "key": "row_id", "time": "asked_at"},
         "label": {"column": "outcome", **({"classes": classes} if classes else {})},
         "columns": columns,
         "rows": {"min": 100},
@@ -184,10 +188,10 @@ class Found:
 
 
 def played(name: str, arguments: argparse.Namespace, say: Callable[[str], None]) -> Found:
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        model, least = prepared(STREAMS[name], arguments.data.resolve(), arguments.windows, home)
-        settings = Settings.from_environment({"STEWARD_HOME": str(home / "home"), "STEWARD_JOBS": str(arguments.jobs)})
+    data = arguments.data.resolve()
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        model, least = prepared(STREAMS[name], data, arguments.windows)
+        settings = Settings.from_environment({"STEWARD_HOME": f"{folder}/home", "STEWARD_JOBS": str(arguments.jobs)})
         began = time.perf_counter()
         made = replay(
             model,

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from datetime import timedelta
@@ -28,6 +28,7 @@ from steward.examples import deployments
 from steward.examples.deployments import PAST, UNTIL, World
 from steward.replay import Replay, replay
 
+TABLE = "rows.parquet"
 MODEL = Path(__file__).parents[1] / "models" / "deployment_risk.yaml"
 POLICIES = ("never", "every:1", "every:5", "floor", "steward")
 ROWS, WINDOWS, KNOWN = 25_000, 50, 0.25
@@ -45,28 +46,28 @@ SWITCHES: Mapping[str, World] = {
 }
 
 
-def model_of(table: Path, **sections: Mapping[str, Any]) -> ModelFile:
-    """The demo's model file for another table: gradient boosting only, in one setting."""
+def model_of(table: str, **sections: Mapping[str, Any]) -> ModelFile:
+    """The demo's model file for a table in this folder: gradient boosting only, in one setting, and Steward's own rules of when to train."""
     document = ModelFile.load(MODEL).only(["gradient_boosting"], 1).model_dump(mode="json", by_alias=True)
-    document["source"]["table"] = str(table)
+    document["source"]["table"] = table
     document["search"]["cross_validate_below"] = 0
-    document["retrain"]["schedule"] = None
+    document["retrain"] = {"schedule": None}
     for name, section in sections.items():
         document[name] |= section
     return ModelFile.model_validate(document)
 
 
-def settings_in(folder: Path, jobs: int) -> Settings:
-    return changed(Settings.from_environment({"STEWARD_HOME": str(folder / "home")}), jobs=jobs)
+def settings_in(folder: str, jobs: int) -> Settings:
+    return changed(Settings.from_environment({"STEWARD_HOME": f"{folder}/home"}), jobs=jobs)
 
 
 def speed(rows: int, windows: int, jobs: int) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder, half = Path(name), rows * 6 // 10
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        half = rows * 6 // 10
         early = deployments.simulate(half, first=0)
         late = deployments.simulate(rows - half, first=half, world=deployments.MONTH_TWO)
-        pd.concat([early, late], ignore_index=True).to_parquet(folder / "rows.parquet", index=False)
-        model = model_of(folder / "rows.parquet")
+        pd.concat([early, late], ignore_index=True).to_parquet(TABLE, index=False)
+        model = model_of(TABLE)
         began = time.perf_counter()
         with watched() as used:
             found = replay(model, settings_in(folder, jobs), windows=windows, label_delay="2d", policies=POLICIES)
@@ -136,12 +137,11 @@ def tell_speed(found: Replay, seconds: float, jobs: int, used: Used) -> None:
 def switches(names: Sequence[str], jobs: int) -> None:
     print("the past as it was, then two months with one thing changed; looks every 5 days, labels after 2 days")
     for name in names:
-        with tempfile.TemporaryDirectory() as given:
-            folder = Path(given)
+        with tempfile.TemporaryDirectory() as folder, chdir(folder):
             month = deployments.simulate(MONTHS * 2_400, first=PAST, world=SWITCHES[name])
             frame = pd.concat([deployments.simulate(), month], ignore_index=True)
-            frame.to_parquet(folder / "rows.parquet", index=False)
-            model = model_of(folder / "rows.parquet", retrain={"new_rows": None}, label={"mature_after": "2d"})
+            frame.to_parquet(TABLE, index=False)
+            model = model_of(TABLE, retrain={"new_rows": None}, label={"mature_after": "2d"})
             found = replay(
                 model,
                 settings_in(folder, jobs),
