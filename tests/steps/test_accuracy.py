@@ -304,6 +304,31 @@ def test_a_training_that_a_trigger_started_plans_with_the_loss(place):
     assert (found.version, triggers(found), found.new_rows) == (2, [], 0)
 
 
+@pytest.mark.parametrize(
+    ("count", "again"),
+    [pytest.param(2_000, True, id="looks are sure"), pytest.param(260, False, id="too few rows to be sure")],
+)
+def test_what_a_verdict_did_not_favour_waits_for_looks_that_are_sure(place, count, again):
+    changed(place, count)
+    place.change(monitor={"window": "40d"}, verify={"detect": 0.9})
+    found = place.look(START + 30 * DAY)
+    assert place.decision.trigger["kind"] == "accuracy"
+    sure = found.question.skill.interval(0.9875).low > 0
+    assert sure == again
+    cause, ledger = place.decision.cause, place.workspace.ledger
+    begun = START + 30 * DAY + timedelta(minutes=1)
+    operations.trigger(
+        place.workspace, place.model, "accuracy", "it fell", by="monitor", at=begun, run_id="2", cause=cause
+    )
+    ledger.append("risk", "verdict", "in vain", {"verdict": "hold"}, begun)
+    place.look(START + 32 * DAY)
+    if again:
+        assert place.decision.cause == f"{cause}, attempt 2"
+    else:
+        refused = {one["kind"]: one["rule"] for one in place.decision.refusals}
+        assert (place.decision.train, refused["accuracy"]) == (False, "second attempt")
+
+
 def test_outcomes_that_no_training_would_have_teach_nothing(place):
     served = place.serve(rows(800, 9_000, START, 6, seed=2, limit=300))
     place.outcomes(served, START + 7 * DAY)
@@ -439,6 +464,16 @@ def test_the_previous_version_comes_back_if_it_was_better(place, monkeypatch):
     assert operations.describe(last).startswith("version 1 made champion by monitor (rollback): Version 2: on ")
     after = place.look(START + 34 * DAY)
     assert (after.version, after.shadow) == (1, None)
+
+
+def test_rows_from_before_the_promotion_whose_outcomes_came_too_late_speak_too(place):
+    """Nobody waits for rows that the new version serves, to see that it is worse on the newest ones."""
+    changed(place)
+    asked = place.serve(rows(600, 30_000, START + 28 * DAY, 1, seed=4), version=1)
+    assert place.train(START + 30 * DAY, "second").promotion.champion == 2
+    place.add(asked.drop(columns="right"), "labelled later")
+    found = place.look(START + 30 * DAY + timedelta(hours=6))
+    assert (found.version, found.shadow.rolled_back, found.shadow.rows > 400) == (2, True, True)
 
 
 def test_a_good_version_stays(place):

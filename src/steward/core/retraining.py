@@ -99,6 +99,7 @@ class Situation:
     ----------
     trainings : started so far, in order of time.
     saved : trainings that looks have saved up for new rows, this one included; see `saved`.
+    helps : whether looks are as sure as a verdict has to be that newer rows teach a better model; None if they could not tell.
     missing_rows : for a difference worth finding, how many labelled rows must still arrive before a verdict is possible.
     """
 
@@ -106,6 +107,7 @@ class Situation:
     missing_rows: int = 0
     running: bool = False
     saved: float = SAVED
+    helps: bool | None = None
     missing_for: Mapping[str, int] = field(default_factory=dict)
     """By cause, the same where a trigger has measured a loss: a large one takes fewer rows to verify."""
 
@@ -192,7 +194,7 @@ def _rules(policy: Retrain, trigger: Trigger, situation: Situation, at: datetime
     if situation.running:
         yield Refusal(trigger, "one at a time", "a training is running")
     if trigger.kind != "schedule":
-        yield from _had(trigger, [one for one in trainings if one.cause == trigger.cause])
+        yield from _had(trigger, [one for one in trainings if one.cause == trigger.cause], situation.helps)
     if trigger.kind in UNCONDITIONAL:
         return
     if trigger.kind != "new_rows" and trigger.kind not in policy.on:
@@ -231,8 +233,11 @@ def _expected(trigger: Trigger, left: float) -> Iterator[Refusal]:
         yield Refusal(trigger, "rest", why)
 
 
-def _had(trigger: Trigger, before: Sequence[Training]) -> Iterator[Refusal]:
-    """A cause is trained for once; again if that was in vain, after the cooldown and with sealed rows for another verdict."""
+def _had(trigger: Trigger, before: Sequence[Training], helps: bool | None) -> Iterator[Refusal]:
+    """A cause is trained for once; again if that was in vain, after the cooldown and with sealed rows for another verdict.
+
+    Where a verdict was not in favour, looks have to be sure by now that it will be.
+    """
     if not before:
         return
     last = before[-1]
@@ -241,6 +246,9 @@ def _had(trigger: Trigger, before: Sequence[Training]) -> Iterator[Refusal]:
     elif len(before) >= ATTEMPTS:
         why = f"{len(before)} trainings for this were in vain, the last one {last.in_vain}; somebody has to look"
         yield Refusal(trigger, "attempts", why)
+    elif last.verdict and helps is False:
+        why = f"the last training for this {last.in_vain}, and looks are not sure that newer rows teach a better model"
+        yield Refusal(trigger, "second attempt", why)
 
 
 def _rejected_in_a_row(trainings: Sequence[Training]) -> int:

@@ -304,14 +304,14 @@ def _fallen_since(before: Accuracy | None, made: Accuracy, fall: Fall | None, en
 
 
 def _shadow(workspace: Workspace, model: ModelFile, champion: Champion, rows: Judged, at: datetime) -> Shadow | None:
-    """The previous version's answers to the rows since the promotion; it comes back if it was surely better.
+    """The previous version's answers to the rows that neither had learned; it comes back if it was surely better.
 
+    They are those up to `monitor.shadow` after the promotion, and those before it whose outcomes came too late for the training.
     A champion that a person made is not judged so: somebody wanted it.
     """
     entry, lasts = champion.promotion, model.monitor.shadow
     subject, previous = f"rollback of entry {entry.sequence} by the monitor", entry.body["previous"]
-    started = entry.at.timestamp()
-    watched = (rows.times >= started) & (rows.times < started + lasts.total_seconds())
+    watched = rows.times < (entry.at + lasts).timestamp()
     if "act" in entry.body or previous in (None, champion.number) or watched.sum() < FEWEST_ROWS:
         return None
     rival = Model(model, previous, workspace=workspace).predictor
@@ -331,7 +331,7 @@ def _shadow(workspace: Workspace, model: ModelFile, champion: Champion, rows: Ju
     begun = workspace.ledger.find(model.name, Promotion.kind, subject) is not None
     if not begun and (difference.high >= 0 or newest.sequence != entry.sequence):
         return found
-    why = f"on {found.rows:,} rows since its promotion it is worse than version {previous}: {model.metric} {difference.shown}"
+    why = f"on {found.rows:,} rows that neither had learned it is worse than version {previous}: {model.metric} {difference.shown}"
     enthrone(
         workspace, _registered(workspace, model, previous), act="rollback",
         why=f"Version {champion.number}: {why}.", by="monitor", at=at, subject=subject,

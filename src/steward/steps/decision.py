@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any, Literal, cast
 
 from steward.config import ModelFile
-from steward.core import retraining
+from steward.core import retraining, verification
 from steward.core.retraining import Situation, Training, Trigger
 from steward.errors import LedgerConflict
 from steward.io.ledger import Entry
@@ -55,12 +55,12 @@ def decide_retraining(
     found = [workspace.load(PARTS[part.kind], part) for part in parts]
     asked = [*(read_trigger(one) for record in found for one in getattr(record, "triggers", ())), *events]
     subject = next((record.end for record in found if isinstance(record, Observation)), at).isoformat()
-    sealed = next((record.sealed for record in found if isinstance(record, Accuracy)), None)
-    needed = {} if sealed is None else {"needed": needed_rows(workspace, model, {}, model.verify.detect)}
+    accuracy = next((record for record in found if isinstance(record, Accuracy)), None)
+    needed = {"needed": needed_rows(workspace, model, {}, model.verify.detect)} if accuracy else {}
     seen = {"parts": {part.kind: part.as_json() for part in parts}, "figures": figures(found) | needed}
     while True:
         entry = workspace.ledger.find(model.name, Decision.kind, subject)
-        entry = entry or _decided(workspace, model, subject, asked, seen, sealed, at)
+        entry = entry or _decided(workspace, model, subject, asked, seen, accuracy, at)
         if entry is not None:
             return _remembered(workspace, model, entry)
 
@@ -89,7 +89,7 @@ def _decided(
     subject: str,
     asked: Sequence[Trigger],
     seen: Mapping[str, Any],
-    sealed: int | None,
+    accuracy: Accuracy | None,
     at: datetime,
 ) -> Entry | None:
     """The entry of a new decision; None if somebody decided, began or ended something in between.
@@ -104,7 +104,7 @@ def _decided(
     if lost:
         body = {**lost, **seen}
     else:
-        situation = _situation(workspace, model, entries, begun, asked, sealed, at)
+        situation = _situation(workspace, model, entries, begun, asked, accuracy, at)
         body = _body(retraining.decide(model.retrain, asked, situation, at=at), asked, seen, subject, begun)
     news: list[tuple[str, str, Any]] = [(Decision.kind, subject, body)]
     if body["train"] and not lost:
@@ -171,17 +171,24 @@ def _situation(
     entries: Sequence[Entry],
     begun: Mapping[str, Training],
     asked: Sequence[Trigger],
-    sealed: int | None,
+    accuracy: Accuracy | None,
     at: datetime,
 ) -> Situation:
-    missing = _missing_rows(workspace, model, sealed)
+    missing = _missing_rows(workspace, model, accuracy.sealed if accuracy else None)
     return Situation(
         trainings=tuple(begun.values()),
         missing_rows=missing(None),
         missing_for={one.cause: missing(detect) for one in asked if (detect := _detect(one))},
         running=_running(entries, begun, at),
         saved=retraining.saved(_happened(entries, begun)),
+        helps=_helps(model, accuracy),
     )
+
+
+def _helps(model: ModelFile, accuracy: Accuracy | None) -> bool | None:
+    """Whether looks are sure that newer rows teach a better model; None where nobody has asked."""
+    question = accuracy and accuracy.question
+    return verification.of_looks(question.skill, model.verify.confidence).low > 0 if question else None
 
 
 def _happened(entries: Sequence[Entry], begun: Mapping[str, Training]) -> Iterator[Literal["look", "training"]]:
