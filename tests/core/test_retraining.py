@@ -61,7 +61,7 @@ def test_what_holds_a_trigger_back(policy, asked, situation, rule):
     assert not decision.train
     assert decision.refusals[0].rule == rule
     assert decision.reason.startswith("wait: ")
-    assert decision.ask_a_person == (rule in ("circuit breaker", "attempts"))
+    assert decision.ask_a_person == (rule in ("circuit breaker", "attempts", "second attempt"))
 
 
 @pytest.mark.parametrize(

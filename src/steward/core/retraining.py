@@ -22,7 +22,7 @@ STRENGTH: tuple[Kind, ...] = (
 REJECTED_IN_A_ROW = 3
 ATTEMPTS = 3
 """So often a cause may start a training that ends without a promotion; then a person is asked."""
-FOR_A_PERSON = ("circuit breaker", "attempts")
+FOR_A_PERSON = ("circuit breaker", "attempts", "second attempt")
 """Rules that wait for somebody to look."""
 LOOKS = 4
 """New rows alone train at a quarter of the looks at most: every look saves so much of a training."""
@@ -138,7 +138,7 @@ class Decision:
 
     Attributes
     ----------
-    ask_a_person : the circuit breaker has opened: training alone does not help any more.
+    ask_a_person : a rule of `FOR_A_PERSON` holds: training alone does not help any more.
     """
 
     train: bool
