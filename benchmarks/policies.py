@@ -49,11 +49,12 @@ class Stream:
     task: str = "classification"
 
     def read(self, data: Path) -> tuple[pd.DataFrame, pd.Series]:
-        frame = pd.read_csv(data / self.path, sep=self.separator).dropna(subset=[self.label])
+        frame = pd.read_csv(data / self.path, sep=self.separator)
+        frame.columns = [str(name).replace(".", "_").strip() for name in frame.columns]
+        frame = frame.dropna(subset=[self.label])
         if self.order:
             frame = frame.sort_values(self.order, kind="stable")
         frame = frame.reset_index(drop=True)
-        frame.columns = [str(name).replace(".", "_").strip() for name in frame.columns]
         lost = [name for name in frame if name.startswith("Unnamed") or name in (*self.dropped, self.label)]
         return frame.drop(columns=lost), frame[self.label]
 

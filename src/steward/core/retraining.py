@@ -27,7 +27,7 @@ FOR_A_PERSON = ("circuit breaker", "attempts", "second attempt")
 LOOKS = 4
 """New rows alone train at a quarter of the looks at most: every look saves so much of a training."""
 SAVED = 3.0
-"""Trainings that can be saved up."""
+"""Trainings that can be saved up, and that other triggers can spend before they are."""
 NOTHING_EXPECTED: Mapping[Kind, str] = {
     "data_drift": "it is not expected to cost anything",
     "new_rows": "it is not sure that training with them helps",
@@ -212,14 +212,14 @@ def _rules(policy: Retrain, trigger: Trigger, situation: Situation, at: datetime
 
 
 def saved(happened: Iterable[Literal["look", "training"]]) -> float:
-    """Trainings for new rows that are saved up after all that happened, in its order.
+    """Trainings for new rows that are saved up after all that happened, in its order; below 0 where other triggers have spent more.
 
-    >>> saved(["look"] * 4), saved(["look"] * 100), saved(["look"] * 8 + ["training", "look"])
-    (1.0, 3.0, 1.25)
+    >>> saved(["look"] * 4), saved(["look"] * 100), saved(["look"] * 8 + ["training", "look"]), saved(["training"])
+    (1.0, 3.0, 1.25, -1.0)
     """
     left = 0.0
     for one in happened:
-        left = min(SAVED, left + 1 / LOOKS) if one == "look" else max(0.0, left - 1)
+        left = min(SAVED, left + 1 / LOOKS) if one == "look" else max(-SAVED, left - 1)
     return left
 
 
