@@ -124,6 +124,15 @@ def test_the_error_of_a_regression_is_expected_from_its_predictions(drawn, metri
     assert known.estimate(np.zeros(0)) is None
 
 
+@pytest.mark.parametrize("rows", [(600, 200, 200), (1, 998, 1), (0, 0, 1_000)])
+def test_however_alike_the_answers_every_bin_of_a_regressions_errors_has_rows(rows):
+    predictions = np.repeat([0.0, 1.0, 5.0], rows)
+    known = ErrorCalibration.of("rmse", predictions, predictions + 1)
+    assert min(known.rows) > 0
+    assert sum(known.rows) == len(predictions)
+    assert known.estimate(predictions).value == pytest.approx(1)
+
+
 def test_no_rows_no_estimate():
     calibration = Calibration.of(np.array([0.6, 0.9] * 20), np.array([True, False] * 20))
     assert calibration.estimate(calibration.count(np.zeros(0))) is None

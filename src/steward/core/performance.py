@@ -204,10 +204,11 @@ class ErrorCalibration:
     def of(
         cls, metric: Literal["rmse", "mae"], predictions: Floats, truth: Floats, height: Floats | None = None
     ) -> "ErrorCalibration":
-        """Learn from rows with known truth; shapes (n,). `height` is what the bins are of, if not the predictions."""
+        """Learn from rows with known truth; shapes (n,). `height` is what the bins are of, if not the predictions. Every bin has rows."""
         height = predictions if height is None else height
         bins = max(1, min(CALIBRATION_BINS, len(truth) // FEWEST_DELAYS))
         edges = np.unique(np.quantile(height, np.linspace(0, 1, bins + 1)[1:-1]))
+        edges = edges[np.diff(np.searchsorted(np.sort(height), edges), prepend=0) > 0]
         place = np.searchsorted(edges, height, side="right")
         errors = np.abs(predictions - truth) ** (2 if metric == "rmse" else 1)
         parts = [errors[place == number] for number in range(len(edges) + 1)]
